@@ -44,7 +44,7 @@ _DECLARED = (
     {
         marker.text
         for dialect in REGISTRY.values()
-        for marker in (*dialect.markers, *dialect.own)
+        for marker in (*dialect.markers, *dialect.only_if_known)
         if len(marker.text) > 1
     }
     | {text for dialect in REGISTRY.values() for tag in dialect.reasoning for text in (tag.open, tag.close)}

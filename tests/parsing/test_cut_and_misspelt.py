@@ -46,7 +46,7 @@ FORMS: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "a Gemma call whose token is gone": ('call:plan{place:<|"|>Rome<|"|>}', "", [ROME]),
     "a Gemma channel for the answer": ("<|channel>thought\nHm.<channel|><|channel>final\nIt rains.", "It rains.", []),
     "an object in a list as in Python": ('[plan({"place": "Rome"}), ping({})]', "", [ROME, PING]),
-    "a list behind a colon": ('I look it up: [plan(place="Rome")]', "I look it up:", [ROME]),
+    "a list after a colon": ('I look it up: [plan(place="Rome")]', "I look it up:", [ROME]),
     "a tool's name in brackets": ('[plan]\n{"place": "Rome"}\n[END_TOOL_REQUEST]', "", [ROME]),
     "a tool's name as a tag": ('<plan>{"place": "Rome"}</plan>', "", [ROME]),
     "LM Studio's own form with another end": (
@@ -211,7 +211,7 @@ def speaking() -> list[str]:
 @pytest.mark.no_cover  # the same lines for each length of a text
 @pytest.mark.parametrize("dialect", speaking())
 def test_text_that_ends_behind_a_call_leaves_no_piece_of_a_tag(dialect: str) -> None:
-    """Wherever two calls are cut behind the first, the content is empty: what follows was markup."""
+    """Wherever two calls are cut after the first, the content is empty: what follows was markup."""
     calls = [{"name": "plan", "arguments": {"place": place}} for place in ("Rome", "Oslo")]
     text = render(dialect, calls=calls)
     for end in range(len(text)):

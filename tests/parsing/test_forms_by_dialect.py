@@ -89,7 +89,7 @@ FORMS: dict[str, tuple[str, Read]] = {
     "qwen3-coder: elements named like parameters without their ends": (
         "<function=save>\n<text>\nhello\n</function>", calls(save(text="hello"), problems=("repaired",)),
     ),
-    "qwen3-coder: elements named like parameters, cut off behind one": (
+    "qwen3-coder: elements named like parameters, cut off after one": (
         "<function=save>\n<text>hello</text>\n<count>3</count>", CUT_OFF,
     ),
     "qwen3-coder: elements named like parameters, cut off inside the end": ("<function=save>\n<text>hello</text>\n</func", CUT_OFF),
@@ -107,16 +107,16 @@ FORMS: dict[str, tuple[str, Read]] = {
     ),
     "qwen3-coder: a value of one line end": (coder("<parameter=text>\n</parameter>"), calls(save(text=""))),
     "qwen3-coder: a value of one line end without its end": (coder("<parameter=text>"), calls(save(text=""), problems=("repaired",))),
-    "qwen3-coder: a value behind words": (
+    "qwen3-coder: a value after words": (
         coder("<parameter=count>1</parameter>\nand the\n<parameter=text>\nand</parameter>"),
         calls(save(count=1, text="and"), problems=("text_left_out",)),
     ),
     "qwen3-coder: a value that ends in an indented line": (coder("<parameter=text>\n  hi\n  </parameter>"), calls(save(text="  hi\n  "))),
-    "qwen3-coder: a parameter without a type behind empty lines": (
+    "qwen3-coder: a parameter without a type after empty lines": (
         coder(f"<parameter=other>{chr(10) * 70}5</parameter>"), calls(save(other="\n" * 69 + "5")),
     ),
     "qwen3-coder: a parameter without a type, cut off": ("<tool_call>\n<function=save>\n<parameter=other>\n", CUT_OFF),
-    "qwen3-coder: a value behind whose end only white space comes": (
+    "qwen3-coder: a value whose end is followed only by white space": (
         coder(f"<parameter=text>hi</parameter>{' ' * 500}"), calls(save(text="hi")),
     ),
     "qwen3-coder: many calls whose values have no end": (
@@ -162,7 +162,7 @@ FORMS: dict[str, tuple[str, Read]] = {
     "gemma: a key that is cut off": ('<|tool_call>call:save{<|"|>text<|"|>', CUT_OFF),
     "gemma: a call of another tool whose first token is gone": ('call:store{text:<|"|>a<|"|>}', text_left('call:store{text:<|"|>a<|"|>}')),
     # Harmony
-    "harmony: a message without an end of its header behind content": (
+    "harmony: a message without an end of its header after content": (
         "Hi. <|channel|>final It rains.<|return|>", text_left("Hi. It rains.", "repaired"),
     ),
     "harmony: a long message without an end of its header": (f"<|channel|>final {RAIN}<|return|>", text_left(RAIN.strip(), "repaired")),
@@ -250,7 +250,7 @@ FORMS: dict[str, tuple[str, Read]] = {
     "lfm2: escapes of Python and others": (lfm2(r'text="\d+ \U0001F600 \x41 \xzz \Uffffffff"'), calls(save(text=r"\d+ 😀 A \xzz \Uffffffff"))),
     "lfm2: numbers in Python's notations": (lfm2("count=05", "share=.5"), calls(save(count=5, share=0.5))),
     "lfm2: superfluous commas": (lfm2('tags=["a",]', 'more={"a": "x",},'), calls(save(tags=["a"], more={"a": "x"}))),
-    "llama3: an array behind the token": (
+    "llama3: an array after the token": (
         '<|python_tag|>[{"name": "save", "parameters": {"text": "hi"}}, {"name": "ping", "parameters": {}}]<|eom_id|>',
         calls(save(text="hi"), PING),
     ),
@@ -263,7 +263,7 @@ FORMS: dict[str, tuple[str, Read]] = {
     "functionary: a line that only looks like a call": (">>>nope\nhello", text_left(">>>nope\nhello")),
     "gigachat: a separator before text": ("<|message_sep|>Hi", text_left("Hi")),
     "functionary: the header of the answer, cut off": (">>>all", Read(problems=("tool_call_empty",))),
-    "gigachat: a call behind the separator": (
+    "gigachat: a call after the separator": (
         'It rains.<|message_sep|>function call<|role_sep|>{"name": "save", "arguments": {"text": "hi"}}</s>',
         Read("It rains.", "", (save(text="hi"),)),
     ),
@@ -284,11 +284,11 @@ FORMS: dict[str, tuple[str, Read]] = {
         Read('{"name": "ping", "arguments": 7}', "", (PING,), ("tool_call_unparsed",)),
     ),
     "hermes: the arguments before the name": (hermes('{"arguments": {"text": "hi"}, "name": "save"}'), calls(save(text="hi"))),
-    "hermes: a nested call, cut off behind it": ('<tool_call>{"function": {"name": "ping", "arguments": {}}, "id": "x"', calls(PING)),
+    "hermes: a nested call, cut off after it": ('<tool_call>{"function": {"name": "ping", "arguments": {}}, "id": "x"', calls(PING)),
     "hermes: words beside a nested call": (
         hermes('{"function": {"name": "ping", "arguments": {}}, id: 1, \'type\': "function"}'), calls(PING),
     ),
-    "hermes: half a surrogate pair beside a fraction": (
+    "hermes: a lone surrogate beside a fraction": (
         hermes('{"name": "save", "arguments": {"share": 1.5, "text": "\\ud83d"}}'), calls(save(share=1.5, text="\ufffd"), problems=("repaired",)),
     ),
     # GLM
@@ -335,8 +335,8 @@ FORMS: dict[str, tuple[str, Read]] = {
     "reasoning: a tag that is only mentioned": ("<think>I may write <tool_call>.</think>", Read("", "I may write <tool_call>.")),
     "reasoning: a reserved token": ("<think>Use <reserved_12>it.</think>Hi", Read("Hi", "Use it.")),
     "reasoning: its end tag in backticks": ("<think>The tag `</think>` ends it.</think>Hi", Read("Hi", "The tag `</think>` ends it.")),
-    "reasoning: its end tag behind a lone backtick": ("<think>The tag `</think>\nHi", Read("Hi", "The tag `")),
-    "reasoning: its end tag behind a lone backtick, before a long line": (f"<think>The tag `</think>{' a' * 50}", Read(("a " * 50).strip(), "The tag `")),
+    "reasoning: its end tag after a lone backtick": ("<think>The tag `</think>\nHi", Read("Hi", "The tag `")),
+    "reasoning: its end tag after a lone backtick, before a long line": (f"<think>The tag `</think>{' a' * 50}", Read(("a " * 50).strip(), "The tag `")),
     "reasoning: glued to a line of text": ("I say.<|inner_prefix|>Hm.<|inner_suffix|>Hi.", Read("I say.Hi.", "Hm.", (), ("markup_in_text",))),
 }  # fmt: skip
 

@@ -38,10 +38,10 @@ def test_every_beginning_gives_what_has_come(before: str) -> None:
 @pytest.mark.parametrize(
     ("text", "first"),
     [("", None), ("no json", ("no json", "read as text")), ("5", (5, "")), ("null", (None, "")), ('"words"', ("words", "")),
-     ('{"a": 1} and {"b": 2}', ({"a": 1}, "read out of prose")),
-     ('{"a": NaN}', ({"a": None}, "repaired: NaN for a JSON value")),
-     ('Here:\n```json\n{"a": 1}\n```', ({"a": 1}, "read out of a code fence")),
-     ("```\n{a: 1}\n```", ({"a": 1}, "read out of a code fence, repaired: an unquoted key"))],
+     ('{"a": 1} and {"b": 2}', ({"a": 1}, "extracted from prose")),
+     ('{"a": NaN}', ({"a": None}, "repaired: NaN instead of a JSON value")),
+     ('Here:\n```json\n{"a": 1}\n```', ({"a": 1}, "extracted from a code fence")),
+     ("```\n{a: 1}\n```", ({"a": 1}, "extracted from a code fence, repaired: an unquoted key"))],
 )  # fmt: skip
 def test_the_likeliest_value_comes_first(text: str, first: object) -> None:
     assert next(json_values(text), None) == first
@@ -64,4 +64,8 @@ def test_a_number_that_is_too_large_is_no_part_of_a_value() -> None:
 
 def test_of_one_value_each_way_to_read_it_is_tried() -> None:
     text = 'Here:\n```json\n{"a": 1}\n```'
-    assert [how for _, how in json_values(text)] == ["read out of a code fence", "read out of prose", "read as text"]
+    assert [how for _, how in json_values(text)] == [
+        "extracted from a code fence",
+        "extracted from prose",
+        "read as text",
+    ]

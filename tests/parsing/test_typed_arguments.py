@@ -80,7 +80,7 @@ def test_of_two_values_the_last_one_counts(text: str) -> None:
     assert [call.arguments for call in message.tool_calls] == [{"x": 2}]
     [problem] = message.problems
     assert problem.code == "repaired"
-    assert "'x' came again, and an earlier value was left out: 1" in problem.detail
+    assert "'x' is repeated, and an earlier value was left out: 1" in problem.detail
 
 
 def test_a_value_that_is_too_long_for_a_literal_of_python_stays_text() -> None:

@@ -1,3 +1,4 @@
 """From a model's text to content, reasoning and tool calls, for every dialect.
-No I/O and no clock.
+
+No module here does I/O or reads a clock.
 """

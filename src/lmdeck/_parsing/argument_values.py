@@ -1,4 +1,4 @@
-"""Decode the JSON text of arguments: what it holds, and what of it had to be repaired."""
+"""Decode the JSON text of arguments, and report what had to be repaired."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any, Never
 
 import msgspec
 
-SHOWN = 200
+VALUE_CHARS = 200
 
 
 def decode_arguments(raw: str) -> Any:
-    """Return the value of JSON text, None for other text.
+    """Return the value of JSON text, or None for other text.
+
     Lone surrogates become U+FFFD; numbers must be finite.
     """
     return decode_repaired(raw)[0]
 
 
 def decode_repaired(raw: str) -> tuple[Any, bool]:
-    """Return the value as `decode_arguments` does, and whether `raw` had to be repaired for it."""
+    """Return the same value as `decode_arguments`, and whether `raw` had to be repaired."""
     try:
         return msgspec.json.decode(raw), False
     except (msgspec.DecodeError, UnicodeError):
@@ -38,7 +39,7 @@ def decode_repaired(raw: str) -> tuple[Any, bool]:
 
 
 def repeated_keys(raw: str) -> list[str]:
-    """Return a note for each value in JSON text that a later one with the same key replaces."""
+    """Return a note for each value in JSON text that a later value with the same key replaces."""
     notes: list[str] = []
 
     def collect(pairs: list[tuple[Hashable, Any]]) -> dict[Hashable, Any]:
@@ -46,14 +47,14 @@ def repeated_keys(raw: str) -> list[str]:
         if len(values) < len(pairs):
             last = {key: at for at, (key, _) in enumerate(pairs)}
             notes.extend(
-                f"the key {key!r} came again, and an earlier value was left out: {repr(value)[:SHOWN]}"
+                f"the key {key!r} is repeated, and an earlier value was left out: {repr(value)[:VALUE_CHARS]}"
                 for at, (key, value) in enumerate(pairs)
                 if at != last[key]
             )
         return values
 
     if raw.count(":") > 1:
-        with suppress(ValueError, RecursionError):  # of text that was repaired, or that only msgspec nests so deeply
+        with suppress(ValueError, RecursionError):  # text that was repaired, or is nested too deeply for `json`
             json.loads(raw, object_pairs_hook=collect)
     return notes
 

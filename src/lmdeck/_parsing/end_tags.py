@@ -20,7 +20,7 @@ END_OF_CALL = late_pattern(
     r"|<[|｜](?:im_end|end_?of_?text|end[_▁]of[_▁](?:turn|sentence)|eo[mst](?:_id)?)[|｜]>|</s>|<eos>|<end_of_turn>",
     re.IGNORECASE,
 )
-END_OF_CALL_BEGUN = late_pattern(
+PARTIAL_END_OF_CALL = late_pattern(
     r"(?:\]<\]minimax\[>\[)?<[^<>\n]{0,80}\Z|\](?:<(?:\](?:m[a-z]*(?:\[(?:>\[?)?)?)?)?)?\Z|\[[A-Z_/]{0,30}\Z|`{1,2}\Z|>{1,2}\Z",
     re.IGNORECASE,
 )
@@ -37,7 +37,7 @@ def skip_end_tags(source: Source, sink: Sink, markers: Iterable[str]) -> Reader[
             drop_end_tag(source, sink, found.group())
             continue
         rest = source.text[source.at : source.at + CUT_LENGTH]
-        if not (END_OF_CALL_BEGUN.match(rest) or _begins_marker(rest, markers)):
+        if not (PARTIAL_END_OF_CALL.match(rest) or _begins_marker(rest, markers)):
             return
         if source.closed:
             if CUT_TAG.match(rest) or _begins_marker(rest, markers):
@@ -47,7 +47,7 @@ def skip_end_tags(source: Source, sink: Sink, markers: Iterable[str]) -> Reader[
 
 
 def drop_end_tag(source: Source, sink: Sink, tag: str) -> None:
-    """Drop an end tag that belongs to no call, and report it."""
+    """Drop an end tag that does not belong to a call, and report it."""
     place = source.place
     source.at += len(tag)
     name = sink.completed[-1].name
@@ -56,7 +56,7 @@ def drop_end_tag(source: Source, sink: Sink, tag: str) -> None:
 
 
 def _drop_cut_tag(source: Source, sink: Sink, tag: str, *, begins_call: bool) -> None:
-    """Drop the start of a tag with which the text ends, and report it."""
+    """Drop the start of a tag at the end of the text, and report it."""
     place = source.place
     source.at += len(tag)
     code = "tool_call_incomplete" if begins_call else "repaired"
@@ -65,5 +65,5 @@ def _drop_cut_tag(source: Source, sink: Sink, tag: str, *, begins_call: bool) ->
 
 
 def _begins_marker(rest: str, markers: Iterable[str]) -> bool:
-    """Whether the rest of the text is the start of a marker of calls, not a whole one."""
+    """Whether the rest of the text is the start of a call marker, but not a whole marker."""
     return bool(rest) and any(marker.startswith(rest) and marker != rest for marker in markers)

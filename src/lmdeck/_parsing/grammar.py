@@ -13,12 +13,12 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects import REGISTRY, dialect_named, find_dialect
 from lmdeck._parsing.dialects.dialect import Dialect, Marker, ReasoningTags
-from lmdeck._parsing.source import BEGUN_LENGTH, NON_SPACE, Stops, alternatives
+from lmdeck._parsing.source import NON_SPACE, PREFIX_LENGTH, Stops, alternatives
 from lmdeck._parsing.unmarked_json import (
     LIST_GUARDS,
     LIST_OPENERS,
     NO_WRAPPER,
-    list_behind_colon,
+    list_after_colon,
     read_unmarked_json,
     wrapped_json,
 )
@@ -45,10 +45,10 @@ def is_word(literal: str) -> bool:
     return not is_special(literal) and WORD.fullmatch(literal) is not None
 
 
-def _unproved(dialect: Dialect) -> Iterator[str]:
-    """Yield the literals that act without a complete call as proof of the dialect.
+def _unproven_literals(dialect: Dialect) -> Iterator[str]:
+    """Yield the literals that have an effect without a complete call as proof of the dialect.
 
-    These are dropped tokens, plain openings and messages.
+    These are dropped tokens, opening tags in plain language and messages.
     """
     yield from dialect.drops
     yield from (tag.open for tag in dialect.reasoning if not tag.open.startswith("<"))
@@ -57,9 +57,10 @@ def _unproved(dialect: Dialect) -> Iterator[str]:
 
 def _heads(literals: Iterable[str]) -> str:
     """Return an expression of the starts of literals.
-    After `<`, that is a bar or a name that is not an HTML tag.
+
+    After `<`, it matches a bar or a name that is not an HTML tag.
     """
-    starts = {literal[:BEGUN_LENGTH] for literal in literals}
+    starts = {literal[:PREFIX_LENGTH] for literal in literals}
     others = {start for start in starts if start[0] != "<"}
     choices = [alternatives(others, or_end=True)] if others else []
     if others != starts:
@@ -71,20 +72,20 @@ def _speakers(dialects: tuple[Dialect, ...]) -> dict[str, set[str]]:
     """Return the literals of some dialects, each with the names of its dialects."""
     found: dict[str, set[str]] = {}
     for dialect in dialects:
-        markers = (marker.text for marker in (*dialect.markers, *dialect.own))
+        markers = (marker.text for marker in (*dialect.markers, *dialect.only_if_known))
         for literal in (*markers, *(tag.open for tag in dialect.reasoning), *dialect.drops):
             found.setdefault(literal, set()).add(dialect.name)
     return found
 
 
-def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
+def _dialects_by_marker(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
     """Return the dialects by the markers of their calls.
 
     For calls without a marker, the general dialects come first.
     """
     found: dict[str, list[Dialect]] = {}
     for dialect in dialects:
-        for marker in (*dialect.markers, *dialect.own):
+        for marker in (*dialect.markers, *dialect.only_if_known):
             found.setdefault(marker.text, []).append(dialect)
     for dialect in reversed(dialects):
         for char in {*dialect.bare, *("[" if dialect.pythonic else "")}:
@@ -93,19 +94,13 @@ def _callers(dialects: tuple[Dialect, ...]) -> dict[str, list[Dialect]]:
 
 
 def _shape(text: str) -> tuple[str, ...]:
-    """Return the first tags, brackets and keys of a call.
-
-    They tell dialects with the same marker apart.
-    """
+    """Return the first tags, brackets and keys of a call, in which dialects differ."""
     return tuple(SHAPE.findall(text, 0, SHAPE_CHARS))
 
 
 @lru_cache(maxsize=1024)
-def _likest(shape: tuple[str, ...], examples: tuple[str, ...]) -> int:
-    """Return the number of the example that is most similar to a shape.
-
-    It has the most parts in common with it from the beginning.
-    """
+def _most_similar(shape: tuple[str, ...], examples: tuple[str, ...]) -> int:
+    """Return the index of the example that shares the most leading parts with a shape."""
     likeness = [
         sum(1 for _ in takewhile(lambda parts: parts[0] == parts[1], zip(shape, _shape(example), strict=False)))
         for example in examples
@@ -114,29 +109,29 @@ def _likest(shape: tuple[str, ...], examples: tuple[str, ...]) -> int:
 
 
 class Scan(NamedTuple):
-    """The literals to look for in a text, and those for text that begins on a new line."""
+    """The literals to look for in a text, usually and at the start of a line."""
 
     usual: Stops
     on_new_line: Stops
 
 
 class Grammar:
-    """The literals of some dialects.
-    Of the `spoken` dialect, also those that are not looked for in other texts.
+    """The literals of some dialects, with the `only_if_known` markers of the `spoken` dialect.
 
-    `speakers` maps each literal to the dialects that have it. A literal that ordinary text may hold is a word: it acts only
-    where one of its dialects is known to be spoken, by name, by architecture or by a special token of that dialect.
+    `speakers` maps each literal to the dialects that have it. A literal that ordinary text may contain is a word: it has an
+    effect only if one of its dialects is known to be spoken, by name, by architecture or by a special token of that dialect.
     """
 
     def __init__(self, dialects: tuple[Dialect, ...], spoken: Dialect | None, *, has_calls: bool) -> None:
         self.byte_level = spoken is not None and spoken.byte_level
         self.spoken = frozenset({spoken.name} if spoken else ())
-        given = [marker for dialect in dialects for marker in dialect.markers] + list(spoken.own if spoken else ())
-        every = [marker for marker in given if has_calls or marker.channel]
-        self.markers = {marker.text: marker for marker in reversed(every) if not marker.at_start}
-        self.starts = {marker.text: marker for marker in reversed(every) if marker.at_start}
+        declared = [marker for dialect in dialects for marker in dialect.markers]
+        declared += spoken.only_if_known if spoken else ()
+        active = [marker for marker in declared if has_calls or marker.channel]
+        self.markers = {marker.text: marker for marker in reversed(active) if not marker.at_start}
+        self.starts = {marker.text: marker for marker in reversed(active) if marker.at_start}
         if has_calls and any(dialect.pythonic for dialect in dialects):
-            self.markers |= {text: Marker(text, list_behind_colon, keeps=True) for text in LIST_OPENERS}
+            self.markers |= {text: Marker(text, list_after_colon, keeps=True) for text in LIST_OPENERS}
         self.bare = "".join({dialect.bare for dialect in dialects}) if has_calls else ""
         if has_calls and "[" not in self.bare and any(dialect.pythonic for dialect in dialects):
             self.bare += "["
@@ -156,9 +151,9 @@ class Grammar:
         ) - set(self.markers)
         self.reserved = frozenset(drop for drop in self.drops if "reserved" in drop)
         self.speakers = _speakers(dialects)
-        self._callers = _callers(dialects)
+        self._dialects_by_marker = _dialects_by_marker(dialects)
         self.special = frozenset(filter(is_special, self.speakers))
-        self.words = frozenset(word for dialect in dialects for word in _unproved(dialect) if is_word(word))
+        self.words = frozenset(word for dialect in dialects for word in _unproven_literals(dialect) if is_word(word))
         self.start_tokens = Stops((*self.starts,))
         heads = _heads(self.starts)
         self.begins_start = re.compile(rf"\s*+(?:{heads})").match
@@ -173,24 +168,22 @@ class Grammar:
         self.has_calls = has_calls
 
     def dialect_of(self, marker: Marker, text: str, spoken: AbstractSet[str]) -> str:
-        """Return the name of a call's dialect, among those with its marker.
+        """Return the name of a call's dialect, among those with its marker; `""` if there is none.
 
-        A dialect that is known to be spoken wins, else the most similar one.
-
-        The text is compared with the dialects' examples. `""` for a marker of no dialect.
+        It is one that is known to be spoken, else the one whose example is most similar to the text.
         """
-        callers = self._callers.get(marker.text, ())
+        callers = self._dialects_by_marker.get(marker.text, ())
         known = [dialect for dialect in callers if dialect.name in spoken] or callers
         if not known:
             return ""
         shape = _shape(marker.text + text[:SHAPE_CHARS].removeprefix(marker.text))
-        return known[_likest(shape, tuple(dialect.example for dialect in known))].name
+        return known[_most_similar(shape, tuple(dialect.example for dialect in known))].name
 
     def scan(self, ends: Stops, closers: tuple[str, ...] = ()) -> Scan:
         """Return the literals to look for in a text that ends with one of `ends`.
-        Inside a message, no other message begins.
 
-        The `closers` are the end tags of a block of calls that is still open.
+        With `ends`, the text is a message, in which no other message begins. The `closers` are the end tags of a block of
+        calls that is still open.
         """
         key = (ends, closers)
         if key not in self._scans:
@@ -213,7 +206,7 @@ class Grammar:
         return self._reasoning_scans[closing]
 
     def is_plain(self, text: str) -> bool:
-        """Whether a text has nothing for the scanner: no token, no opening, no start marker."""
+        """Whether a text has no token, opening tag or start marker for the scanner."""
         found = NON_SPACE.search(text)
         return (
             found is not None
@@ -255,17 +248,17 @@ class Grammar:
 
 
 def _ends_line(after: str) -> bool:
-    """Whether a line ends before a text."""
+    """Whether a text begins with a line end, or is blank."""
     return not after.strip() or after[0] in "\r\n"
 
 
 def _is_glued(before: str, after: str) -> bool:
-    """Whether a tag between two texts is part of neither, and is not mentioned by them."""
+    """Whether a tag between two texts is not a word of either, and is not mentioned by them."""
     return not (before[-1].isspace() or MENTIONED.match(after))
 
 
 def _is_in_code(before: str) -> bool:
-    """Whether what follows a text is code or quoted."""
+    """Whether the text after `before` is code or quoted."""
     spans = CodeSpans()
     spans.feed(before)
     return spans.inside_code()
@@ -274,9 +267,8 @@ def _is_in_code(before: str) -> bool:
 @lru_cache(maxsize=256)
 def grammar_for(dialect: str, architecture: str = "", *, has_calls: bool) -> Grammar:
     """Return the grammar of one dialect, or of all.
-    `architecture` is that of the model, from which the likely dialect follows.
 
-    Without tools (`has_calls`), markers of calls are not looked for.
+    The model's `architecture` selects the likely dialect. Without `has_calls`, call markers are not looked for.
 
     Raises:
         ConfigurationError: The dialect is unknown.

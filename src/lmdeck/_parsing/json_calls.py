@@ -1,6 +1,7 @@
-"""Calls as JSON: an object or array of them, or arguments after a name.
+"""Calls as JSON: an object or an array of objects, or arguments after a name.
 
-Program text may also be the only argument. Each reader begins at its first character and ends directly after its last.
+Program text may also be the only argument. Each reader begins at the first character of its text and ends directly after the
+last.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def json_text(source: Source, note: Callable[[str], object], *, is_key: bool = F
         if not word:
             if not char:
                 raise TruncatedCall
-            raise MalformedCall(f"{char!r} stands where a string was expected")
+            raise MalformedCall(f"expected a string, found {char!r}")
         return word
     parts: list[str] = []
     yield from LiteralReader(source, parts.append, note).string(is_key=is_key)
@@ -63,7 +64,8 @@ def json_arguments(
     source: Source, put: Callable[[str], object], sink: Sink, ends: Stops, *, enclosing: str = ""
 ) -> Reader[None]:
     """Read arguments: an object, an object in a string, or nothing.
-    `enclosing` closes the text around them.
+
+    `enclosing` contains the closing brackets of the text around them.
     """
     char = yield from source.skip_space()
     if char == "{":
@@ -97,7 +99,8 @@ def code_arguments(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
 
 def json_call(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, default: str = "") -> Reader[None]:
     """Read one call as a JSON object, and superfluous closing brackets after it.
-    Of a refused call, only its own text is read.
+
+    If the call is refused, the text after it stays unread.
     """
     block = Block(source, sink)
     yield from block.member(json_member(source, sink, ends, strictly=strictly, default=default), ends)
@@ -106,7 +109,7 @@ def json_call(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False
 
 
 def json_objects(source: Source, sink: Sink, ends: Stops, *, strictly: bool = False) -> Reader[None]:
-    """Read one call as a JSON object, or several with separators between them, each by itself."""
+    """Read one call as a JSON object, or several with separators between them, each separately."""
     block = Block(source, sink)
     while True:
         yield from block.member(json_member(source, sink, ends, strictly=strictly), ends)
@@ -118,7 +121,7 @@ def json_objects(source: Source, sink: Sink, ends: Stops, *, strictly: bool = Fa
 
 
 def _next_object(source: Source) -> Reader[bool]:
-    """Go to the next object, after separators; a separator that ends the line is read alone."""
+    """Go to the next object, after separators; return whether there is one."""
     while True:
         found = NON_SPACE.search(source.text, source.at)
         if found and found.group() in ";,":
@@ -138,9 +141,8 @@ def json_member(  # noqa: C901 - one grammar, read top down
 ) -> Reader[None]:
     """Read one `{"name": …, "arguments": {…}}`, its keys in any order.
 
-    The keys may have any of their names, and the call may be inside another object.
-
-    With `strictly` nothing but a call of an offered tool is taken, and other text is `NotACall` as soon as that is known.
+    The keys may have any of their names, and the call may be inside another object. With `strictly`, only a call of an offered
+    tool is read, and other text raises `NotACall` as soon as it differs from one.
     """
     source.at += 1
     early: list[str] = []
@@ -171,10 +173,8 @@ def json_member(  # noqa: C901 - one grammar, read top down
             if not char:
                 raise TruncatedCall
             if char not in "=\"'":
-                raise (NotACall if strictly and is_first else MalformedCall)(
-                    f"{char!r} stands where a colon was expected"
-                )
-            sink.note("an equals sign for a colon")
+                raise (NotACall if strictly and is_first else MalformedCall)(f"expected a colon, found {char!r}")
+            sink.note("an equals sign instead of a colon")
         source.at += char in ":="
         char = yield from source.skip_space()
         if strictly and not sink.is_open and key not in NAME_KEYS | KEYS_BESIDE_NAME | CALLS_KEYS:
@@ -215,7 +215,7 @@ def json_member(  # noqa: C901 - one grammar, read top down
         is_first = False
     if not sink.is_open:
         if kind and not default:
-            sink.note("the name as a type")
+            sink.note("the name in the key `type`")
         default = default or kind
         if not default:
             raise NotACall if strictly else MalformedCall("it has no name")
@@ -233,13 +233,13 @@ def json_member(  # noqa: C901 - one grammar, read top down
 
 
 def _use_as_arguments(beside: dict[str, str], sink: Sink) -> None:
-    """Write values beside the name as arguments, because no others came.
+    """Write the values beside the name as arguments, because there are no others.
 
     Raises:
-        MalformedCall: The tool does not have all of them.
+        MalformedCall: The tool does not have all of these parameters.
     """
     if not beside.keys() <= sink.tools.properties(sink.name).keys():
-        raise MalformedCall(f"it has no arguments, and other keys instead: {', '.join(beside)}")
+        raise MalformedCall(f"it has no arguments but other keys: {', '.join(beside)}")
     sink.note("arguments beside the name")
     sink.write("{" + ", ".join(f"{encode_basestring(key)}: {value}" for key, value in beside.items()) + "}")
 
@@ -272,7 +272,8 @@ def json_calls(
     source: Source, sink: Sink, ends: Stops, *, strictly: bool = False, is_inner: bool = False
 ) -> Reader[None]:
     """Read `[{…}, {…}]`, each member separately.
-    Separators and the closing bracket may be missing. An inner one stands in an object, whose bracket is left.
+
+    Separators and the closing bracket may be missing. An inner array is in an object, whose closing bracket stays unread.
     """
     source.at += 1
     block = Block(source, sink)
@@ -296,7 +297,7 @@ def json_calls(
         elif block.has_calls:
             value: list[str] = []
             yield from LiteralReader(source, value.append, _ignore, ends=ends).read()
-            sink.report("tool_call_unparsed", f"A value that is not a call was among the calls: {''.join(value)}")
+            sink.report("tool_call_unparsed", f"A value among the calls is not a call: {''.join(value)}")
         else:
-            raise MalformedCall(f"{char!r} stands where a call was expected")
+            raise MalformedCall(f"expected a call, found {char!r}")
     block.end()

@@ -10,10 +10,7 @@ PIECES = late_pattern(r"\\.|[\"{}\[\]\n]", re.DOTALL)
 
 
 class JSONStrings:
-    """A tracker of the strings in an answer that begins with a brace or bracket.
-
-    It stops at the end of that value.
-    """
+    """A tracker of the strings in an answer that begins with a brace or bracket, up to its end."""
 
     __slots__ = ("_backslash", "_depth", "_is_over", "is_inside")
 
@@ -21,10 +18,11 @@ class JSONStrings:
         self.is_inside = False
         self._is_over = False
         self._depth = 0
-        self._backslash = ""  # a backslash at the end of the text so far
+        self._backslash = ""  # an unpaired backslash at the end of the text so far
 
     def feed(self, text: str) -> None:
         """Add text.
+
         Tracking ends at the end of the value, or at a line end in a string, which JSON does not allow.
         """
         if self._is_over or not (self._depth or text.lstrip()):

@@ -1,7 +1,7 @@
-"""Calls as a name with keys and values in turn.
+"""Calls as a name with alternating keys and values.
 
-`NAME<arg_key>K</arg_key><arg_value>V</arg_value>…`. Any one of the four tags may be missing, doubled or mistaken for another;
-if the others leave it unclear, it is not a call.
+The form is `NAME<arg_key>K</arg_key><arg_value>V</arg_value>…`. Any one of the four tags may be missing, doubled or mistaken
+for another; if the others do not show which, the text is not a call.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from lmdeck._parsing.python_calls import python_call
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
-from lmdeck._parsing.value_ends import ValueEnd, literal_behind
+from lmdeck._parsing.value_ends import ValueEnd, literal_after
 
 NAME = late_pattern(r"[\w.\-]*")
 KEY = late_pattern(r"[^\s<>{}\"]{1,200}\Z")
 KEY_LIMIT = 400
 PAIR_LIMIT = 4000
-CUT_BEHIND = 2
-"""The number of tags behind which text that ends is cut off; behind fewer, something else may have been meant."""
+TAGS_OF_A_CALL = 2
+"""Text that ends after this many tags is a call that was cut off; after fewer, it may be something else."""
 NAME_END = stops(">")
 FUNCTION_LINE = stops("function\n")
 """What Step-Audio 2 writes before the name."""
-LINE_END = "\\n"  # a line end that was written as backslash and n
+LINE_END = "\\n"  # a line end that was written as a backslash and an n
 
 
 class KeyValue(Struct, frozen=True):
@@ -47,13 +47,11 @@ class KeyValue(Struct, frozen=True):
         """The tags that end a value."""
         name = r"\s*[\w.\-]{1,100}\s*"
         key = re.compile(rf"{name}{re.escape(self.key[1])}")
-        call = (
-            rf"\s*{re.escape(self.begins)}{name}{re.escape(self.key[0])}"  # the next one, if the end of this is missing
-        )
+        call = rf"\s*{re.escape(self.begins)}{name}{re.escape(self.key[0])}"  # the next call, if the end of this one is missing
         return ValueEnd(
             own=self.value[1:], opens=self.key[:1], nested=self.value[:1], block_ends=self.ends,
             odd=tuple(tag for tag in (self.key[1], self.begins) if tag != self.value[0]),
-            behind=re.compile(f"{key.pattern}|{call}"), is_opening=lambda text: key.match(text) is not None,
+            after=re.compile(f"{key.pattern}|{call}"), is_opening=lambda text: key.match(text) is not None,
         )  # fmt: skip
 
     @property
@@ -72,7 +70,7 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
 
     Raises:
         NotACall: Text follows that is not a call.
-        MalformedCall: Keys and values follow that do not make a call.
+        MalformedCall: Keys and values follow that are not a complete call.
     """
     offered = stops(*sink.tools.schemas)
     kind = "" if "function" in sink.tools.schemas else (yield from source.take(FUNCTION_LINE))
@@ -113,7 +111,7 @@ def named_pairs(source: Source, sink: Sink, pairs: KeyValue) -> Reader[None]:
 
 
 def _begins_body(source: Source, pairs: KeyValue) -> Reader[bool]:
-    """Whether arguments begin as JSON, after another tag, or with a key without its first tag."""
+    """Whether arguments begin here: JSON, another tag, or a key without its first tag."""
     if (yield from source.ahead(stops("{", "<user>", "</user>", pairs.begins))):
         return True
     if not (yield from source.peek()):
@@ -122,7 +120,7 @@ def _begins_body(source: Source, pairs: KeyValue) -> Reader[bool]:
 
 
 def _word_before(source: Source, tags: Stops) -> Reader[bool]:
-    """Whether a single word comes before one of some tags."""
+    """Whether a single word precedes one of the tags."""
     while True:
         found = tags.pattern.search(source.text, source.at, source.at + KEY_LIMIT)
         if found:
@@ -226,7 +224,7 @@ class _Pairs:
             sink.note("a missing closing element")
 
     def _keys_first(self, key: str) -> Reader[None]:
-        """Read more keys, and then as many values.
+        """Read more keys, and then one value for each.
 
         Raises:
             MalformedCall: There are fewer or more values than keys.
@@ -237,19 +235,20 @@ class _Pairs:
             keys.append((yield from self._key()) or "")
             yield from _space(source)
         sink.note("keys before their values")
-        goes_on = replace(pairs.value_end, opens=pairs.value[:1], nested=())
+        inner_end = replace(pairs.value_end, opens=pairs.value[:1], nested=())
         for name in keys:
             if not (yield from source.take(opening)):
                 raise MalformedCall(f"the key {name!r} has no value") if source.text[source.at :] else TruncatedCall
-            value_end = goes_on if name is not keys[-1] else pairs.value_end
+            value_end = inner_end if name is not keys[-1] else pairs.value_end
             yield from self._value(name, sink.tools.types(sink.name, name), value_end)
             yield from _space(source)
         if (yield from source.ahead(opening)):
             raise MalformedCall("there are more values than keys")
 
     def _key(self) -> Reader[str | None]:
-        """Return a key, read with the tags around it.
-        It is `""` for a lone stray tag, None if no key follows.
+        """Read a key and the tags around it, and return the key.
+
+        It is `""` for a stray tag, and None if no key follows.
         """
         source, sink, pairs = self._source, self._sink, self._pairs
         opening = yield from source.take(stops(pairs.key[0], pairs.begins))
@@ -261,7 +260,7 @@ class _Pairs:
         elif not (yield from _word_before(source, stops(pairs.key[1], pairs.value[0]))):
             char = yield from source.peek()
             if self._is_first or char != "<":
-                raise MalformedCall(f"{char!r} stands where a key was expected")
+                raise MalformedCall(f"expected a key, found {char!r}")
             return None
         if opening != pairs.key[0]:
             sink.note("a misplaced element")
@@ -279,8 +278,7 @@ class _Pairs:
         return key
 
     def _begins_value(self, key: str) -> Reader[bool]:
-        """Read the tags before a value.
-        Return whether there is one, rather than the end of the call.
+        """Read the tags before a value; return whether a value follows, and not the end of the call.
 
         Raises:
             MalformedCall: Other tags follow.
@@ -291,7 +289,7 @@ class _Pairs:
         yield from self._doubled(pairs.key[1])
         if (yield from source.take(stops(pairs.value[0]))):
             closing = stops(pairs.key[1])
-            if self._lacks_key_end and (yield from literal_behind(source, 0, closing)):
+            if self._lacks_key_end and (yield from literal_after(source, 0, closing)):
                 yield from source.skip_space()
                 yield from source.take(closing)
             else:
@@ -309,7 +307,7 @@ class _Pairs:
         return True
 
     def _begins_pair(self) -> Reader[bool]:
-        """Whether a whole pair follows, after which neither a value nor its end is left over."""
+        """Whether a whole pair follows, and after it another key or the end of the call."""
         (key, key_end), (value, value_end) = self._pairs.key, self._pairs.value
         return (yield from self._follow((key,), (key_end,), (value,), (value_end,), (key, *self._pairs.ends)))
 
@@ -324,10 +322,10 @@ class _Pairs:
     def _follow(self, *tags: tuple[str, ...]) -> Reader[bool]:
         """Whether tags follow, one of each group.
 
-        The first one follows at once; text may stand between the others.
+        The first one follows at once; there may be text between the others.
 
         Raises:
-            TruncatedCall: The text ends behind `CUT_BEHIND` of them or more.
+            TruncatedCall: The text ends after `TAGS_OF_A_CALL` of them or more.
         """
         source, pairs = self._source, self._pairs
         if not (yield from source.ahead(stops(*tags[0]))):
@@ -335,7 +333,7 @@ class _Pairs:
         wanted, distance = stops(*pairs.tags, *pairs.ends), 0
         for at, expected in enumerate(tags):
             while not (found := wanted.pattern.search(source.text, source.at + distance, source.at + PAIR_LIMIT)):
-                if len(source.text) - source.at >= PAIR_LIMIT or (source.closed and at < CUT_BEHIND):
+                if len(source.text) - source.at >= PAIR_LIMIT or (source.closed and at < TAGS_OF_A_CALL):
                     return False
                 if source.closed:
                     raise TruncatedCall
@@ -346,7 +344,7 @@ class _Pairs:
         return True
 
     def _doubled(self, tag: str) -> Reader[None]:
-        """Read a tag again that was read."""
+        """Read repetitions of a tag that was just read."""
         while True:
             yield from _space(self._source)
             if not (yield from self._source.take(stops(tag))):
@@ -354,7 +352,7 @@ class _Pairs:
             self._sink.note("a doubled element")
 
     def _doubled_opening(self) -> Reader[None]:
-        """Read the opening tag of a value again, unless the value begins with such an element."""
+        """Read a repetition of a value's opening tag, unless the value begins with such an element."""
         source, (opening, closing) = self._source, self._pairs.value
         if not (yield from source.ahead(stops(opening))):
             return

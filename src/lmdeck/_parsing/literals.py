@@ -1,15 +1,15 @@
 """Read values as models write them and emit them as valid JSON while they arrive.
 
-JSON is copied as it is. Text that is almost JSON is repaired, and each repair goes to `note`: single
-quotes, Python's `True` and `None`, unquoted keys, raw newlines and quotes inside strings, extra or missing commas, missing
-closers. If the dialect is Python, its literals are not repairs. Nesting is a list, so nothing recurses.
+JSON is copied unchanged. Text that is almost JSON is repaired, and each repair is passed to `note`: single quotes, Python's
+`True` and `None`, unquoted keys, raw newlines and quotes inside strings, extra or missing commas, missing closing brackets. If
+the dialect is Python, its literals are not repairs. Open containers are a list, so there is no recursion.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from json.encoder import encode_basestring  # keeps non-ASCII text, and lone surrogates, as they are
+from json.encoder import encode_basestring  # leaves non-ASCII text and lone surrogates unchanged
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, Reader, Source, Stops, TruncatedCall, stops
@@ -33,11 +33,11 @@ OTHER_WORDS = {
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 PYTHON_ESCAPES = {"'": "'", "a": "\\u0007", "v": "\\u000b", "0": "\\u0000"}
 LOOKAHEAD = 256
-ENDED_LENGTH = 120
-"""How much text before a quote inside a string is searched for the end of the call."""
+END_LOOKBACK = 120
+"""How many characters before a quote inside a string are searched for the end of the call."""
 NEXT_KEY = late_pattern(r"\"[^\"\n\\]{1,64}\"\s*:")
 CLOSERS = late_pattern(r"[\s}\])]*")
-BEHIND_COMMA = {
+AFTER_COMMA = {
     "}": late_pattern(
         r"""\s*(?:"(?:[^"\\\n]|\\.){0,200}"\s*[:=]|'(?:[^'\\\n]|\\.){0,200}'\s*[:=]|[\w.\-$]+\s*[:=]|[}\],])"""
     ),
@@ -46,15 +46,12 @@ BEHIND_COMMA = {
     "value": late_pattern(r"""\s*(?:[A-Za-z_]\w*\s*=(?=[^=])|\*\*|["'{\[\d\-),]|true|false|null|True|False|None)"""),
     "": late_pattern(r"""\s*(?:["'{\[\])},;]|[A-Za-z_][\w.\-]*\s*(?:[:=]|\(\s*(?:\)|\{|["']?\w+["']?\s*[=:])))"""),
 }
-"""What may follow a comma.
-
-The cases are an object, an array, the arguments of a Python call, also after an object, and outside of the value.
-"""
+"""What may follow a comma: in an object, an array, the arguments of a call, after a whole value, and outside of the value."""
 AFTER_VALUE = {"]": "", ")": "value"}
-"""The cases of a comma behind a whole value, by the bracket that closes the text around it."""
-MEMBER_BEGUN = late_pattern(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
+"""The case of a comma after a whole value, by the bracket that closes the text around it."""
+PARTIAL_MEMBER = late_pattern(r"""\s*(?:"[^"]*"?|'[^']*'?|[\w.\-$]*)\s*=?\Z""")
 FIRST_OF_SET = late_pattern(r"""\s*(?:'[^'\\]*'|"[^"\\]*"|-?\d[\d.]*)(\s*)([,:}])""")
-FIRST_OF_SET_BEGUN = late_pattern(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
+PARTIAL_FIRST_OF_SET = late_pattern(r"""\s*(?:'[^'\\]*'?\s*|"[^"\\]*"?\s*|-?[\d.]*\s*)""")
 
 
 def escaped(text: str) -> str:
@@ -63,7 +60,7 @@ def escaped(text: str) -> str:
 
 
 def without_entities(text: str) -> str:
-    """Return text with the characters that its HTML entities stand for."""
+    """Return text with its HTML entities decoded."""
     import html  # imported late: its table of 2,200 names is needed for few calls
 
     return html.unescape(text)
@@ -77,6 +74,7 @@ class LiteralReader:
         ends: Stops | None = None, closes_at_end: bool = False, enclosing: str = "",
     ) -> None:  # fmt: skip
         """Read from `source` and write to `put`.
+
         `enclosing` contains the closing brackets of the text around the value.
         """
         self._source = source
@@ -103,7 +101,7 @@ class LiteralReader:
             yield from self._begin_value(closers)
             if len(closers) > depth and not (yield from self._is_closed_at_once(closers)):
                 continue
-            while closers and not (yield from self._goes_on(closers)):
+            while closers and not (yield from self._continues(closers)):
                 continue
             if not closers:
                 return
@@ -128,19 +126,19 @@ class LiteralReader:
             yield from self._word()
 
     def _brace_kind(self) -> Reader[str]:
-        """Decide between set and dict by the text after the first string; a set becomes an array."""
+        """Return `[` for a set, which becomes an array, and `{` for a dict: the first item decides."""
         source = self._source
         while True:
             rest = source.text[source.at : source.at + LOOKAHEAD]
             found = FIRST_OF_SET.match(rest)
             if found:
                 return "[" if found.group(2) in (",", "}") else "{"
-            if source.closed or len(rest) >= LOOKAHEAD or not FIRST_OF_SET_BEGUN.fullmatch(rest):
+            if source.closed or len(rest) >= LOOKAHEAD or not PARTIAL_FIRST_OF_SET.fullmatch(rest):
                 return "{"
             yield
 
     def _is_closed_at_once(self, closers: list[str]) -> Reader[bool]:
-        """Read the end of an empty container, or the first key of an object."""
+        """Read the end of an empty container and return True, or the first key of an object."""
         char = yield from self._space()
         if char == closers[-1] or (char in ")}" and char and self._python):
             self._source.at += 1
@@ -150,7 +148,7 @@ class LiteralReader:
             yield from self._key()
         return False
 
-    def _goes_on(self, closers: list[str]) -> Reader[bool]:
+    def _continues(self, closers: list[str]) -> Reader[bool]:
         """Read the text between two values; return whether another value follows in this container."""
         source = self._source
         char = yield from self._space()
@@ -159,7 +157,7 @@ class LiteralReader:
             self._comma += ","
             char = yield from self._space()
             while char == ",":
-                self._repaired("a superfluous comma")
+                self._note("a superfluous comma")
                 source.at += 1
                 char = yield from self._space()
         closes = char == closers[-1] or (char != "" and char in ")}" and closers[-1] == "]" and self._python)
@@ -172,13 +170,13 @@ class LiteralReader:
             raise TruncatedCall
         if char in "}]" or (yield from source.ahead(self._ends)):
             self._drop_comma()
-            self._repaired("a missing closing bracket")
+            self._note("a missing closing bracket")
             self._put(closers.pop())
             return False
         if not self._comma:
             if char not in "\"'{[" and not char.isalnum():
-                raise MalformedCall(f"{char!r} stands where a comma was expected")
-            self._repaired("a missing comma")
+                raise MalformedCall(f"expected a comma, found {char!r}")
+            self._note("a missing comma")
             self._put(",")
         if closers[-1] == "}":
             yield from self._key()
@@ -191,7 +189,7 @@ class LiteralReader:
         if char in ('"', "'"):
             yield from self.string(is_key=True)
             if (yield from self._space()) == char:
-                self._note("an equals sign for a colon")
+                self._note("an equals sign instead of a colon")
                 self._put(":")
                 return
         else:
@@ -199,28 +197,29 @@ class LiteralReader:
             if not word and not char:
                 raise TruncatedCall
             if not word:
-                raise MalformedCall(f"{char!r} stands where a key was expected")
+                raise MalformedCall(f"expected a key, found {char!r}")
             if not self._python:
-                self._repaired("an unquoted key")
+                self._note("an unquoted key")
             self._put(encode_basestring(word))
         char = yield from self._space()
         if char == "":
             raise TruncatedCall
         if char == "=":
-            self._repaired("an equals sign for a colon")
+            self._note("an equals sign instead of a colon")
         elif char != ":":
-            raise MalformedCall(f"{char!r} stands where a colon was expected")
+            raise MalformedCall(f"expected a colon, found {char!r}")
         source.at += 1
         self._put(":")
 
     def string(self, *, is_key: bool = False) -> Reader[None]:
         """Read a string.
-        In Python, several in a row are one. In `"key="value"` the key ends before the second quote.
+
+        In Python, adjacent strings are one. In `"key="value"`, the key ends before the second quote.
         """
         source = self._source
         quote = source.text[source.at]
         if quote == "'" and not self._python:
-            self._repaired("single quotes")
+            self._note("single quotes")
         self._put('"')
         if is_key:
             yield from self._one_key(quote)
@@ -242,7 +241,7 @@ class LiteralReader:
             has_escapes = "\\" in key or len(quote + key) != self._source.place - begin
             if is_key or has_escapes:
                 raise
-            self._source.unread(quote + key)  # it may hold the calls that follow
+            self._source.unread(quote + key)  # it may contain the calls that follow
             raise MalformedCall("a key has no end") from None
         self._put = put
         key = "".join(parts)
@@ -264,9 +263,9 @@ class LiteralReader:
             if not found:
                 if source.closed:
                     raise TruncatedCall("inside a string")
-                source.fall_asleep(plain.search, self._put)
+                source.wait_for(plain.search, self._put)
                 yield
-                source.wake()
+                source.end_wait()
                 continue
             char = found.group()
             if char == "\\":
@@ -287,11 +286,11 @@ class LiteralReader:
                 return
             elif is_key:
                 raise MalformedCall("a key contains a quote")
-            elif self._ends.pattern.search(source.behind(min(ENDED_LENGTH, source.place - begin))):
+            elif self._ends.pattern.search(source.last_read(min(END_LOOKBACK, source.place - begin))):
                 raise MalformedCall("a string has no end")
             else:
                 source.at += 1
-                self._repaired("a quote inside a string")
+                self._note("a quote inside a string")
                 self._put('\\"' if quote == '"' else "'")
 
     def _odd_character(self, char: str, *, triple: bool) -> None:
@@ -300,7 +299,7 @@ class LiteralReader:
             self._put('\\"')
             return
         if not triple:
-            self._repaired("a control character inside a string")
+            self._note("a control character inside a string")
         self._put(escaped(char))
 
     def _ends_string(self, *, is_key: bool) -> Reader[bool]:
@@ -324,7 +323,9 @@ class LiteralReader:
         """Whether a character after a quote belongs to the text around the string."""
         if char == ",":
             return (
-                yield from self._goes_on_behind(place + 1, self._closers[-1] if self._closers else self._enclosing[:1])
+                yield from self._continues_after_comma(
+                    place + 1, self._closers[-1] if self._closers else self._enclosing[:1]
+                )
             )
         if char in "}])":
             return (yield from self._is_closed_from(place))
@@ -336,25 +337,22 @@ class LiteralReader:
             return (yield from self._begins_key(place))
         return (yield from self._ends_before(place))
 
-    def _goes_on_behind(self, place: int, closer: str) -> Reader[bool]:
-        """Whether another member of the container begins ahead, after a comma.
-
-        `closer` ends the container.
-        """
-        source, wanted = self._source, BEHIND_COMMA[closer]
+    def _continues_after_comma(self, place: int, closer: str) -> Reader[bool]:
+        """Whether another member of the container that `closer` ends begins ahead, after a comma."""
+        source, wanted = self._source, AFTER_COMMA[closer]
         while True:
             if wanted.match(source.text, source.at + place, source.at + place + LOOKAHEAD):
                 return True
             if source.closed:
                 rest = source.text[source.at + place : source.at + place + LOOKAHEAD]
-                is_cut = MEMBER_BEGUN.match(rest) is not None
+                is_cut = PARTIAL_MEMBER.match(rest) is not None
                 return is_cut or (yield from self._ends_before(place + len(rest) - len(rest.lstrip())))
             if len(source.text) - source.at - place >= LOOKAHEAD:
                 return False
             yield
 
     def _is_closed_from(self, place: int) -> Reader[bool]:
-        """Whether the brackets ahead close all open containers, and fitting text follows."""
+        """Whether the brackets ahead close open containers, and the text after them fits."""
         source = self._source
         while True:
             limit = source.at + place + LOOKAHEAD
@@ -373,7 +371,7 @@ class LiteralReader:
             closer = around[count : count + 1]
             if count >= open_:
                 closer = AFTER_VALUE.get(closer, closer)
-            return (yield from self._goes_on_behind(place + 1, closer))
+            return (yield from self._continues_after_comma(place + 1, closer))
         if char == '"' and around[count : count + 1] in ("}", "") and (yield from self._begins_key(place)):
             return True
         if char == "" or count > len(around):
@@ -420,20 +418,20 @@ class LiteralReader:
             return
         elif char in PYTHON_ESCAPES and (self._python or char == "'"):
             if not self._python:
-                self._repaired("an escape that JSON has not")
+                self._note("an escape that JSON does not have")
             self._put(PYTHON_ESCAPES[char])
         elif char == "\n" and self._python:
             pass
         else:
             if not self._python:
-                self._repaired("an escape that JSON has not")
+                self._note("an escape that JSON does not have")
             self._put("\\\\")
             source.at += 1
             return
         source.at += 2
 
     def _hex(self, digits: int) -> Reader[bool]:
-        """Read a numeric escape whole; return whether it was one."""
+        """Read a numeric escape; return whether it is valid."""
         source = self._source
         while len(source.text) - source.at < 2 + digits and not source.closed:
             yield
@@ -470,7 +468,7 @@ class LiteralReader:
             return word
         if word in OTHER_WORDS:
             if not (self._python and word in PYTHON_WORDS):
-                self._repaired(f"{word} for a JSON value")
+                self._note(f"{word} instead of a JSON value")
             return OTHER_WORDS[word]
         if len(word) > LONGEST_NUMBER:
             return None
@@ -478,7 +476,7 @@ class LiteralReader:
             return str(int(word, 0))
         if LOOSE_NUMBER.match(word):
             if not self._python:
-                self._repaired("a number in another notation")
+                self._note("a number in another notation")
             number = float(word.replace("_", ""))
             return (
                 str(int(number)) if number.is_integer() and "." not in word and "e" not in word.lower() else str(number)
@@ -486,7 +484,10 @@ class LiteralReader:
         return None
 
     def _space(self) -> Reader[str]:
-        """Copy white space (after a comma that may be superfluous) and return the next character."""
+        """Copy white space and return the next character.
+
+        After a comma that may be superfluous, white space is held back with it.
+        """
         source = self._source
         while True:
             found = SPACES.match(source.text, source.at)
@@ -512,8 +513,5 @@ class LiteralReader:
     def _drop_comma(self) -> None:
         if self._comma:
             if not self._python:
-                self._repaired("a superfluous comma")
+                self._note("a superfluous comma")
             self._comma = ""
-
-    def _repaired(self, what: str) -> None:
-        self._note(what)

@@ -1,6 +1,6 @@
 """The members of one block of calls.
 
-Each is read separately, so that a bad one does not affect its neighbours.
+Each is read separately, so that a bad one does not affect the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRIES = 8
 class Block:
     """The refused members of one block, until it is known whether any member is a call.
 
-    Refused members beside calls are content with a `Problem` each. Where no member is a call, the whole block is.
+    If one is, each refused member becomes content with a `Problem`; if none is, the whole block becomes content.
     """
 
     def __init__(self, source: Source, sink: Sink) -> None:
@@ -37,9 +37,9 @@ class Block:
         return len(self._sink.completed) > self._made
 
     def member(self, read: Reader[None], ends: Stops, *, tags: Stops | None = None) -> Reader[None]:
-        """Read one member with `read`; a refused one is passed over.
+        """Read one member with `read`; if it is refused, skip it.
 
-        It ends with its closing bracket, or before `ends`; where it is made of elements, with one of its end `tags`.
+        A member ends with its closing bracket or before `ends`; an element ends with one of its end `tags`.
 
         Raises:
             TruncatedCall: The text ended inside the member.
@@ -61,11 +61,11 @@ class Block:
         except MalformedCall as refusal:
             sink.cancel()
             source.unread(source.marked()[begin:])
-            yield from _to_tag(source, tags, ends) if tags else self._pass_over(ends)
+            yield from _to_tag(source, tags, ends) if tags else self._skip_member(ends)
             self._refuse(refusal, source.marked()[begin:])
         else:
             self._mark()
-            self._settle()
+            self._emit_refused()
 
     def end(self) -> None:
         """End the block.
@@ -78,7 +78,7 @@ class Block:
             raise self._refused[0][0]
 
     def _rewind(self) -> None:
-        """Leave the refused members to the text of the block."""
+        """Make the refused members part of the block's text again."""
         if self._refused:
             _, _, (begin, _) = self._refused[0]
             self._sink.rewind_block(begin)
@@ -86,21 +86,21 @@ class Block:
     def _refuse(self, refusal: MalformedCall, text: str) -> None:
         self._refused.append((refusal, text, self._sink.part_of_block(self._source.place)))
         if self.has_calls:
-            self._settle()
+            self._emit_refused()
             self._mark()
 
     def _mark(self) -> None:
-        """Forget what was read, as it stays a call; a draft may still become text as a whole."""
+        """Discard the text of a call that was read; a draft may still become text as a whole."""
         if self.has_calls and not self._sink.is_draft:
             self._source.mark()
 
-    def _settle(self) -> None:
+    def _emit_refused(self) -> None:
         refused, self._refused = self._refused, []
         for refusal, text, span in refused:
             self._sink.emit_refused_part(refusal, text, span)
 
-    def _pass_over(self, ends: Stops) -> Reader[None]:
-        """Read to the end of a member: to its balanced brackets, or else up to the next member."""
+    def _skip_member(self, ends: Stops) -> Reader[None]:
+        """Read to the end of a member: to its balanced closing bracket, else up to the next member."""
         read: list[str] = []
         if self._tries and (yield from _balanced(self._source, ends, read)):
             yield from self._source.collect_while(CLOSERS["]"])
@@ -112,7 +112,8 @@ class Block:
 
 def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
     """Read up to the bracket that closes the first one; return whether there is one.
-    A bracket also closes all brackets inside it.
+
+    A closing bracket also closes all brackets inside its pair.
     """
     wanted = stops(*BRACKETS, *ends.literals)
     opened: list[str] = []
@@ -134,7 +135,7 @@ def _balanced(source: Source, ends: Stops, read: list[str]) -> Reader[bool]:
 
 
 def _closes(bracket: str, opened: list[str]) -> bool:
-    """Close the last open bracket of a kind, and those inside it; return whether there is one."""
+    """Close the last open bracket of this kind and those inside it; return whether there is one."""
     while opened:
         if opened.pop() == OPENED_BY[bracket]:
             return True
@@ -142,9 +143,7 @@ def _closes(bracket: str, opened: list[str]) -> bool:
 
 
 def _is_string(source: Source, quote: str, read: list[str]) -> Reader[bool]:
-    """Read up to the end of a string.
-    Return whether it is a string, and not the text between two strings.
-    """
+    """Read up to the end of a string; return False if it is the text between two strings."""
     wanted, begin = stops(quote, "\\"), len(read)
     while True:
         found = yield from source.until(wanted, read.append)
@@ -162,7 +161,7 @@ def _is_string(source: Source, quote: str, read: list[str]) -> Reader[bool]:
 def _to_tag(source: Source, tags: Stops, ends: Stops) -> Reader[None]:
     """Read up to an end tag, and the tag itself, or up to `ends`."""
     wanted = stops(*tags.literals, *ends.literals)
-    source.at += 1  # `ends` may be what the member begins with
+    source.at += 1  # the member may begin with one of `ends`
     found = yield from source.until(wanted, len)
     if not found:
         raise TruncatedCall
@@ -194,13 +193,13 @@ def _before_next(source: Source, ends: Stops) -> Reader[None]:
             return
 
 
-def extra_closers(source: Source, sink: Sink, own: str = "") -> Reader[None]:
+def extra_closers(source: Source, sink: Sink, block_closer: str = "") -> Reader[None]:
     """Read superfluous closing brackets after a complete call, and report them.
 
-    The block's `own` brackets are left.
+    The closing bracket of the block stays unread.
     """
     begin = source.place
-    extra = yield from source.collect_while(CLOSERS[own])
+    extra = yield from source.collect_while(CLOSERS[block_closer])
     if extra and sink.is_open:
         sink.note(f"superfluous {extra!r}")
     elif extra:

@@ -34,12 +34,12 @@ def named_by_child(source: Source, sink: Sink, ends: Stops, *, may_be_empty: boo
 
 
 def tool_openings(sink: Sink) -> Stops:
-    """Return elements that have the names of the offered tools."""
+    """Return the opening tags with the names of the offered tools."""
     return stops(*(f"<{name}>" for name in sink.tools.schemas))
 
 
 def named_by_tag(opening: str, source: Source, sink: Sink, *, may_be_empty: bool = True) -> Reader[None]:
-    """Read the inside of `<NAME>`, whose tag is the name of an offered tool, and its end."""
+    """Read the inside and the end of an element whose tag is the name of an offered tool."""
     closing = stops(opening.replace("<", "</"))
     yield from source.skip_space()
     yield from element_of(opening[1:-1], source, sink, closing, may_be_empty=may_be_empty)
@@ -49,7 +49,7 @@ def named_by_tag(opening: str, source: Source, sink: Sink, *, may_be_empty: bool
 def element_of(name: str, source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool = False) -> Reader[None]:
     """Read the arguments of a tool up to one of `ends`.
 
-    They are JSON or elements, which may stand inside another element.
+    They are JSON or elements, possibly inside another element.
 
     Raises:
         NotACall: The tool was not offered, or other text than arguments follows.
@@ -83,7 +83,7 @@ def _arguments(source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool) -
     elif (yield from source.ahead(named_openings(sink))):
         yield from named_parameters(source, sink, elements)
         if not (yield from source.ahead(ends)):
-            raise MalformedCall("text stands among its parameters")
+            raise MalformedCall("text between its parameters")
     elif not (may_be_empty and (yield from source.ahead(ends))):
         begins = stops(*ends.literals, *ARGUMENT_TAGS.literals, *PARAMETERS, *named_openings(sink).literals)
         is_cut = yield from source.ends_inside(begins, least=1)

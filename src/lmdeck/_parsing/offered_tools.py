@@ -38,8 +38,9 @@ class OfferedTools:
         return bool(self.schemas)
 
     def resolve(self, name: str) -> str | None:
-        """Return the tool that a name means, None if it was not offered.
-        Models add `functions.` or repeat the name.
+        """Return the tool that a name means, or None if it was not offered.
+
+        Models may prepend `functions.` or repeat the name.
         """
         name = name.strip()
         if name in self.schemas:
@@ -56,7 +57,7 @@ class OfferedTools:
         return found if isinstance(found, Mapping) else {}
 
     def schema(self, name: str, parameter: str) -> object:
-        """Return the schema of a parameter, None if there is none."""
+        """Return the schema of a parameter, or None if there is none."""
         return self.properties(name).get(parameter)
 
     def types(self, name: str, parameter: str) -> frozenset[str]:
@@ -86,16 +87,16 @@ def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def types_of(schema: object, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """Return the types that a schema allows, also through `anyOf`, `enum`, `$ref` and the like."""
+    """Return the types that a schema allows, also through `anyOf`, `enum`, `$ref` and so on."""
     if not isinstance(schema, Mapping) or depth > 8:
         return ANY
-    given = schema.get("type")
-    if isinstance(given, str):
-        return frozenset({TYPE_NAMES.get(given.lower(), given)}) | (
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return frozenset({TYPE_NAMES.get(declared.lower(), declared)}) | (
             frozenset({"null"}) if schema.get("nullable") is True else ANY
         )
-    if isinstance(given, (list, tuple)):
-        return frozenset(TYPE_NAMES.get(item.lower(), item) for item in given if isinstance(item, str))
+    if isinstance(declared, (list, tuple)):
+        return frozenset(TYPE_NAMES.get(item.lower(), item) for item in declared if isinstance(item, str))
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
         return types_of(_resolved(reference, root), root, depth + 1)
@@ -126,7 +127,7 @@ def _type_name(value: object) -> str:
 
 
 def json_for(text: str, types: frozenset[str]) -> str:  # noqa: C901 - one grammar, read top down
-    """Write a parameter's text as JSON of one of its types, or else as a string."""
+    """Return a parameter's text as JSON of one of its types, or else as a string."""
     bare = text.strip()
     value = _decoded(bare)
     if types == ANY:

@@ -1,7 +1,7 @@
 """The parser of a model's text: content, reasoning and calls.
 
 It reads any dialect, and the text may be cut anywhere. A `Scanner` reads the text; this module feeds it and returns what is
-certain. Plain text takes a shortcut past it, and a whole answer that is plain text needs none.
+certain. Plain text bypasses the scanner, and a whole answer that is plain text does not need one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StreamParser:
             self._early = self._sink.chunks
 
     def _start(self, prefix: str = "") -> Scanner:
-        """Make the scanner; its sink writes where the parser has written so far."""
+        """Create the scanner; its sink appends to what the parser has written so far."""
         scanner = self._scanner = Scanner(self._tools, self._grammar, self._new_id)
         sink = self._sink = scanner.sink
         sink.content, sink.reasoning, sink.problems = self.content, self.reasoning, self.problems
@@ -95,9 +95,9 @@ class StreamParser:
             self._flush()
 
     def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
-        """Read new texts, which came together, and append the chunks that are certain.
+        """Read new texts that arrived together, and append the chunks that are certain.
 
-        Texts without markup are looked at together, and are a chunk each.
+        Texts without markup are examined together, and each becomes a chunk.
         """
         for begin in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[begin : begin + TEXTS_AT_ONCE]
@@ -106,7 +106,7 @@ class StreamParser:
                     self.feed_into(text, chunks)
 
     def _pass_together(self, texts: list[str], chunks: list[Chunk]) -> bool:
-        """Read texts at once if nothing in them concerns the readers; return whether that is so."""
+        """Read texts together if nothing in them concerns the readers; return whether that is so."""
         scanner = self._scanner or self._start()
         if self._byte_level or self._channel is not None or self._early or scanner.sink.name:
             return False
@@ -119,7 +119,7 @@ class StreamParser:
         return True
 
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
-        """Read text of the server's own reasoning channel; append the chunks that are certain."""
+        """Read text of the server's reasoning channel and append the chunks that are certain."""
         if self._channel is None:
             self._channel = ReasoningChannel(self._scanner or self._start())
         first = len(chunks)
@@ -135,10 +135,10 @@ class StreamParser:
             channel.end(answered=answered)
 
     def feed_whole(self, text: str, chunks: list[Chunk]) -> None:
-        """Read an answer that came in one piece: plain text at once, without the scanner.
+        """Read an answer that arrived in one piece; plain text does not need the scanner.
 
-        A lone end tag in it means that the template opened the reasoning. A stream cannot know that in time, as content that
-        was returned cannot be taken back; `parse` returns what a stream returns. (LM Studio bug tracker #1368.)
+        A lone reasoning end tag in it means that the template opened the reasoning. A stream cannot know that in time, because
+        content that was returned cannot be withdrawn, and `parse` returns what a stream returns (LM Studio bug tracker #1368).
         """
         is_all = not (self._has_started or self._is_finished)
         if is_all and self._scanner is None and self._grammar.is_plain(text):
@@ -153,6 +153,7 @@ class StreamParser:
 
     def finish(self, *, answered: bool = False) -> list[Chunk]:
         """Read the end of the text and return the last chunks.
+
         With `answered`, calls in the reasoning do not count.
         """
         if self._is_finished:
@@ -161,7 +162,7 @@ class StreamParser:
         scanner = self._scanner
         if scanner is None:
             if self._tools.schemas:
-                self._start().report_left_over_call()
+                self._start().report_unread_call()
             return []
         chunks, self._early = self._early, []
         scanner.sink.chunks = chunks
@@ -199,7 +200,7 @@ class StreamParser:
 
 
 def _joined(chunks: list[Chunk]) -> list[Chunk]:
-    """Join neighbours of the same kind."""
+    """Return chunks with neighbours of the same kind joined."""
     if all(chunk.content for chunk in chunks):
         return [Chunk("".join(chunk.content for chunk in chunks))]
     joined: list[Chunk] = []

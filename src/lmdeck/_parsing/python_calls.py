@@ -1,6 +1,6 @@
 """Calls as Python: `name(key=literal, …)`, one or several.
 
-Each reader begins at its first character and ends directly after its last.
+Each reader begins at the first character of its text and ends directly after the last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from lmdeck._parsing.literals import LiteralReader
 from lmdeck._parsing.members import Block, extra_closers
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
-    KEPT_LENGTH,
+    MAX_UNREAD,
     MalformedCall,
     Reader,
     Source,
@@ -21,21 +21,21 @@ from lmdeck._parsing.source import (
 )
 
 PYTHON_LIST = late_pattern(r"\[\s*([A-Za-z_][\w.\-]*)\(")
-LIST_BEGUN = late_pattern(r"\[\s*[\w.\-]*")
+PARTIAL_LIST = late_pattern(r"\[\s*[\w.\-]*")
 IDENTIFIER = late_pattern(r"[\w.\-]*")
 
 
 def first_name_in_list(source: Source, distance: int = 0) -> Reader[str]:
-    """Return the name before the first bracket of a list of calls, which may begin ahead.
+    """Return the name of the first call in a list that begins `distance` characters ahead.
 
-    It is `""` if no such list begins there within `KEPT_LENGTH` characters.
+    It is `""` if no list of calls begins there.
     """
     while True:
         begin = source.at + distance
-        ahead = source.text[begin : begin + KEPT_LENGTH]
+        ahead = source.text[begin : begin + MAX_UNREAD]
         if found := PYTHON_LIST.match(ahead):
             return found.group(1)
-        if source.closed or len(ahead) == KEPT_LENGTH or not LIST_BEGUN.fullmatch(ahead):
+        if source.closed or len(ahead) == MAX_UNREAD or not PARTIAL_LIST.fullmatch(ahead):
             return ""
         yield
 
@@ -43,7 +43,7 @@ def first_name_in_list(source: Source, distance: int = 0) -> Reader[str]:
 def python_calls(source: Source, sink: Sink, ends: Stops, *, closer: str) -> Reader[None]:
     """Read `name(key=literal, …)`, separated by commas or newlines.
 
-    It reads up to `closer`, which is read as well, or an end marker.
+    The list ends with `closer`, which is read as well, or before one of `ends`.
     """
     block = Block(source, sink)
     while True:
@@ -85,7 +85,7 @@ def python_call(source: Source, sink: Sink, ends: Stops, name: str, *, closer: s
     sink.open(name)
     sink.flush()
     if (yield from source.skip_space()) == "{":
-        sink.note("an object for keywords")
+        sink.note("an object instead of keywords")
         yield from json_arguments(source, sink.write, sink, ends, enclosing=")" + closer)
         yield from source.skip_space()
         if not (yield from source.take(stops(")"))) and (yield from source.peek()):

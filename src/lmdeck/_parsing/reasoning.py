@@ -1,6 +1,6 @@
-"""The reading of reasoning, and of the calls that it may hold.
+"""Read reasoning, and the calls that it may contain.
 
-Reasoning stands between tags, in messages, or in a separate channel.
+Reasoning is between tags, in messages, or in a separate channel.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.dialects.dialect import Marker, ReasoningTags
 from lmdeck._parsing.grammar import NO_ENDS, Grammar
-from lmdeck._parsing.leftovers import unread_call_markup
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import Reader, Source, Stops, stops
+from lmdeck._parsing.unread_calls import unread_call_markup
 
 BODY = late_pattern(r"\s*(?:[\[{]|<(?:function|invoke|tool_call>|\||｜|arg_key)|call:|functions?[.<]|$)")
-QUOTED = 80
+LINE_LOOKAHEAD = 80
 
 
 class ReasoningScanner(ABC):
-    """A scanner of the reasoning of one answer, which knows the dialects that are spoken in it."""
+    """A scanner of the reasoning of one answer, and the dialects known to be spoken in it."""
 
     __slots__ = (
         "__weakref__", "_reasoning_spans", "_spoken", "_unopened", "grammar", "had_reasoning", "is_answered", "sink", "source",
@@ -41,7 +41,7 @@ class ReasoningScanner(ABC):
         self.is_answered = False
         self.had_reasoning = False
         self._spoken = grammar.spoken
-        self._unopened: ReasoningTags | None = None  # what ends before the first call
+        self._unopened: ReasoningTags | None = None  # reasoning that ends before the first call but was not opened
 
     @abstractmethod
     def read_message(self, ends: Stops) -> Reader[str]:
@@ -52,9 +52,9 @@ class ReasoningScanner(ABC):
         """Read text up to one of `ends` and return that, unread; `""` at the end of all text."""
 
     def _is_active(self, literal: str) -> bool:
-        """Whether a literal is active.
+        """Whether a literal has an effect.
 
-        One that ordinary text may contain is active only if its dialect is known to be spoken.
+        Words of ordinary text do only if their dialect is known to be spoken.
         """
         return literal not in self.grammar.words or self._is_spoken(literal)
 
@@ -67,7 +67,7 @@ class ReasoningScanner(ABC):
         return self.grammar.dialect_of(marker, source.marked(), self._spoken)
 
     def _note_spoken(self, literal: str) -> None:
-        """Note that the dialects of a special token are spoken."""
+        """Record that the dialects of a special token are spoken."""
         if literal in self.grammar.special:
             self._spoken |= self.grammar.speakers[literal]
 
@@ -99,7 +99,7 @@ class ReasoningScanner(ABC):
         sink.defer_space()
 
     def read_channel(self, source: Source, is_answered: Callable[[], bool]) -> Reader[None]:
-        """Read reasoning that comes as a separate text; tags around it are markup."""
+        """Read reasoning that arrives separately; tags around it are markup."""
         grammar = self.grammar
         yield from source.skip_space()
         yield from source.take(grammar.opening)
@@ -109,9 +109,8 @@ class ReasoningScanner(ABC):
 
     def _scan_reasoning(self, closing: Stops, is_answered: Callable[[], bool] = lambda: False) -> Reader[str]:
         """Read reasoning up to one of its possible ends and return that, unread.
-        It is `""` if a call or the end of the text ends the reasoning.
 
-        What looks like a call is one if no end follows and nothing answered.
+        It is `""` if a call or the end of the text ends the reasoning. Text like a call is one if no end and no answer follow.
         """
         source, sink, grammar = self.source, self.sink, self.grammar
         if not sink.reasoning:
@@ -148,24 +147,21 @@ class ReasoningScanner(ABC):
         self._reasoning_spans.feed(text)
 
     def _is_quoted(self, tag: str) -> Reader[bool]:
-        """Whether an end tag is inside backticks and thus only mentioned.
-
-        The closing backticks must follow on the same line.
-        """
+        """Whether an end tag is only mentioned, in backticks that are closed on the same line."""
         source = self.source
         if not self._reasoning_spans.inside_backticks():
             return False
         while True:
             begin = source.at + len(tag)
-            line, newline, _ = source.text[begin : begin + QUOTED].partition("\n")
+            line, newline, _ = source.text[begin : begin + LINE_LOOKAHEAD].partition("\n")
             if "`" in line:
                 return True
-            if newline or source.closed or len(line) >= QUOTED:
+            if newline or source.closed or len(line) >= LINE_LOOKAHEAD:
                 return False
             yield
 
     def _begins_call(self, marker: str) -> Reader[bool]:
-        """Whether what follows a marker in reasoning looks like a call, not like prose about one."""
+        """Whether the text after a marker in reasoning looks like a call, not like prose about one."""
         source = self.source
         size = len(marker) + 64
         while len(source.text) - source.at < size and not source.closed:
@@ -176,13 +172,13 @@ class ReasoningScanner(ABC):
         return bool(BODY.match(following)) or following.lstrip().startswith(tuple(self.tools.schemas))
 
     def _read_final_calls(self, text: str, place: int) -> None:
-        """Read the calls that end a reasoning; other text there is reasoning."""
+        """Read the calls at the end of the reasoning; other text there is reasoning."""
         self._read_again(Source(text, closed=True, base=place), self.sink.write_reasoning)
 
     def _read_again(self, source: Source, redirect: Callable[[str], object]) -> None:
         """Read the calls in a complete text.
 
-        Other text goes to `redirect`; without it, to where all text goes.
+        Other text is passed to `redirect`, unless text is redirected already.
         """
         sink, outer = self.sink, self.source
         redirected, code_spans = sink.redirect, sink.code_spans
@@ -211,23 +207,23 @@ class ReasoningScanner(ABC):
             )
 
     def _note_unopened(self, marker: Marker) -> None:
-        """Note a lone reasoning end tag before the first call."""
+        """Record a lone reasoning end tag before the first call."""
         self._unopened = self.grammar.opened_by_template(self.sink.text_so_far + marker.text)
 
     def _report_unopened_reasoning(self) -> None:
         """Report a lone reasoning end tag at the end of a line, or before a call.
 
-        The content before it was reasoning, but had already been emitted.
+        The content before it was reasoning, but has been emitted.
         """
         tag = self._unopened or self.grammar.opened_by_template(self.sink.content.getvalue())
         if tag is not None:
             self.sink.report(
                 "reasoning_unopened",
-                f"{tag.close} ends reasoning that nothing opened: the content before it is probably reasoning; "
-                "a whole answer, by send(), keeps them apart",
+                f"{tag.close} ends reasoning that was not opened: the content before it is probably reasoning; "
+                "send() without a stream separates the two",
             )
 
 
 def _spaced(tag: str) -> tuple[str, ...]:
-    """Return an end tag as some models misspell it, with a space before its bracket."""
+    """Return an end tag with a space before its bracket, as some models misspell it."""
     return (f"{tag[:-1]} >",) if tag.startswith("</") and tag.endswith(">") else ()

@@ -10,6 +10,7 @@ from lmdeck._parsing.source import Source
 
 class ReasoningChannel:
     """One run of reasoning.
+
     From a possible call on, its text is held back until it is known whether an answer follows.
     """
 
@@ -29,6 +30,7 @@ class ReasoningChannel:
 
     def end(self, *, answered: bool) -> None:
         """Read the end of the text.
+
         Unless the model `answered`, calls in the reasoning count. They have no span in the content's text.
         """
         sink = self._scanner.sink

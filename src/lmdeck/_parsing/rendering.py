@@ -1,5 +1,6 @@
 """Write a whole answer as a model of a dialect would: reasoning, content and calls.
-The inverse of `parse`.
+
+This is the inverse of `parse`.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ def render(
     wanted = [_name_and_arguments(call) for call in calls]
     text = write_answer(spoken, content, wanted, reasoning)
     read = parse(text, _tools_for(wanted), dialect)
-    for what, given, got in (
+    for what, expected, got in (
         ("the calls", wanted, [(call.name, call.arguments) for call in read.tool_calls]),
         ("the content", content.strip(), read.content),
         ("the reasoning", reasoning.strip(), read.reasoning),
     ):
-        if given != got:
+        if expected != got:
             raise ConfigurationError(
-                f"The dialect {dialect!r} cannot express {what} of this answer: from its text lmdeck would read {got!r}.",
+                f"The dialect {dialect!r} cannot express {what} of this answer: lmdeck would read {got!r} from its text.",
                 hint="Choose a dialect with JSON arguments, such as 'hermes-json', or leave this part out.",
             )
     return text
@@ -73,8 +74,8 @@ def _name_and_arguments(call: ToolCall | Mapping[str, Any]) -> Call:
     Raises:
         ConfigurationError: The name is not text, or the arguments are not an object that JSON can represent.
     """
-    given = {"name": call.name, "arguments": call.arguments} if isinstance(call, ToolCall) else call
-    name, arguments = given.get("name"), given.get("arguments", {})
+    members = {"name": call.name, "arguments": call.arguments} if isinstance(call, ToolCall) else call
+    name, arguments = members.get("name"), members.get("arguments", {})
     if not isinstance(name, str) or not name or not isinstance(arguments, Mapping):
         raise ConfigurationError(
             f"A call needs a name and an object of arguments, not {call!r}.",

@@ -1,4 +1,4 @@
-"""Read what was meant by native arguments that are not a JSON object; report the repairs."""
+"""Repair native arguments that are not a JSON object, and report the repairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lmdeck.events import Chunk
 
 
 def repaired_arguments(raw: str, name: str, tools: OfferedTools) -> tuple[str, list[str]] | None:
-    """Return arguments as JSON text and a list of repairs, None if they cannot be read.
+    """Return arguments as JSON text and a list of repairs, or None if they cannot be read.
 
     Broken JSON is repaired as in the text of an answer; Qwen3-Coder's `<parameter=KEY>` elements, which engines have
     passed through as arguments (opencode #1585), become an object.

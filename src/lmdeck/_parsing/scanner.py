@@ -1,4 +1,4 @@
-"""The scanner of a model's text: finds the markers and runs the reader of each.
+"""The scanner of a model's text: it finds the markers and runs the reader of each.
 
 It looks for all markers at once. It holds back only text that may still become a marker. Text that a reader refuses becomes
 content, unchanged.
@@ -13,7 +13,6 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Marker
 from lmdeck._parsing.end_tags import drop_end_tag, skip_end_tags
 from lmdeck._parsing.grammar import NO_ENDS, Grammar, Scan, is_special
-from lmdeck._parsing.leftovers import unread_call_markup
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.reasoning import ReasoningScanner
 from lmdeck._parsing.source import (
@@ -24,9 +23,10 @@ from lmdeck._parsing.source import (
     Stops,
     TruncatedCall,
 )
-from lmdeck._parsing.unmarked_json import LIST_BEHIND, LIST_OPENERS, starts_unmarked_json
+from lmdeck._parsing.unmarked_json import AFTER_LIST_OPENER, LIST_OPENERS, starts_unmarked_json
+from lmdeck._parsing.unread_calls import unread_call_markup
 
-SHOWN = 2000
+QUOTED_CHARS = 2000
 ELEMENT = late_pattern(r"\s*<(?:parameter|param|arg_|invoke|function|\||｜)")
 BODY_LENGTH = 16
 WORD_TAG = late_pattern(r"<[A-Za-z]")
@@ -34,10 +34,12 @@ REFUSED = frozenset({"tool_call_unparsed", "tool_call_incomplete", "unoffered_to
 Search = Callable[[str], object]
 
 
-class _Lines:
-    """Emits text and tracks whether it ends at the start of a line, where other tokens count.
+class _LineTracker:
+    """An emitter that tracks whether its text ends at the start of a line.
 
-    A function in a function would do it with four times the memory, in each open stream.
+    Other tokens count there.
+
+    A closure would take four times the memory, in each open stream.
     """
 
     __slots__ = ("_emit", "_scan", "_scanner", "_source")
@@ -64,15 +66,13 @@ class _Lines:
 
 
 class Scanner(ReasoningScanner):
-    """A scanner of one answer, of the bodies of its messages and of its reasoning.
-    Their text goes to different places.
-    """
+    """A scanner of one answer: its content, the bodies of its messages and its reasoning."""
 
-    __slots__ = ("_left_markup", "is_line_start")
+    __slots__ = ("_has_unread_markup", "is_line_start")
 
     def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:
         super().__init__(tools, grammar, new_id)
-        self._left_markup = False
+        self._has_unread_markup = False
         self.is_line_start = True
 
     def run(self, prefix: str) -> Reader[None]:
@@ -82,17 +82,17 @@ class Scanner(ReasoningScanner):
         yield from self._scan_content()
         self.sink.end()
         self._reconsider_reasoning()
-        self.report_left_over_call()
+        self.report_unread_call()
         self._report_unopened_reasoning()
 
-    def report_left_over_call(self) -> None:
+    def report_unread_call(self) -> None:
         """Report markup of a call in the content, unless another problem covers it."""
         sink = self.sink
         if not self.tools or any(problem.code in REFUSED for problem in sink.problems):
             return
         if markup := unread_call_markup(sink.content.getvalue(), self.tools.schemas):
             sink.report(
-                "tool_call_unparsed", f"Markup of a call was left as text, because no call could be read: {markup!r}"
+                "tool_call_unparsed", f"Markup of a call was left as text because no call could be read: {markup!r}"
             )
 
     def _opened_by(self, prefix: str) -> Reader[None]:
@@ -135,7 +135,7 @@ class Scanner(ReasoningScanner):
                 yield from self._read_token(token)
 
     def _read_opening(self, ends: Stops) -> Reader[bool]:
-        """Read white space and reasoning before any content; whether there was reasoning."""
+        """Read white space and reasoning before any content; return whether there was reasoning."""
         source, grammar = self.source, self.grammar
         is_new_line = yield from source.pass_space(self.sink.emit_content)
         found = yield from source.ahead(grammar.opening)
@@ -153,7 +153,7 @@ class Scanner(ReasoningScanner):
         return True
 
     def _read_start_marker(self, ends: Stops) -> Reader[bool]:
-        """Read a marker that counts only at the start of a line; no message begins inside a message."""
+        """Read a marker that counts only at the start of a line; return whether there was one."""
         source, grammar, sink = self.source, self.grammar, self.sink
         if grammar.begins_start(source.text, source.at) is None or not sink.code_spans.is_line_start:
             return False
@@ -171,7 +171,7 @@ class Scanner(ReasoningScanner):
     def _scan_text(self, scan: Scan) -> Reader[str]:
         """Emit text up to the next token and return the token, unread; `""` at the end.
 
-        A line end before a possible start marker is a token, too, but is emitted.
+        A line end before a possible start marker is also a token, but is emitted.
         """
         source, emit_content = self.source, self.sink.emit_content
         while True:
@@ -186,9 +186,9 @@ class Scanner(ReasoningScanner):
                 continue
             if token or source.closed:
                 return token
-            source.fall_asleep(*self._awaited(scan, text[at:end]))
+            source.wait_for(*self._awaited(scan, text[at:end]))
             yield
-            source.wake()
+            source.end_wait()
             if self.is_line_start and self.grammar.begins_start(source.text):
                 return "\n"
 
@@ -197,16 +197,14 @@ class Scanner(ReasoningScanner):
         source, sink = self.source, self.sink
         while source.at + len(opener) == len(source.text) and not source.closed:
             yield
-        if not sink.code_spans.follows_quote and LIST_BEHIND.match(source.text, source.at + len(opener)):
+        if not sink.code_spans.follows_quote and AFTER_LIST_OPENER.match(source.text, source.at + len(opener)):
             return True
         source.at += 1
         sink.emit_content(":")
         return False
 
     def _awaited(self, scan: Scan, emitted: str) -> tuple[Search, Callable[[str], None]]:
-        """Return the search for the next token after the emitted text, and a function.
-        The function emits the text before that token as it arrives.
-        """
+        """Return the search for the next token, and the function that emits arriving text before it."""
         sink = self.sink
         emit_flowing = sink.emit_flowing if sink.is_flowing else sink.emit_content
         if scan.usual is scan.on_new_line:
@@ -214,7 +212,7 @@ class Scanner(ReasoningScanner):
             return scan.usual.beginning.search, emit_flowing
         tail = emitted[emitted.rfind("\n") + 1 :]
         self.is_line_start = sink.code_spans.is_line_start if not tail or tail.isspace() else False
-        lines = _Lines(self, scan, emit_flowing)
+        lines = _LineTracker(self, scan, emit_flowing)
         return lines.stop, lines.emit
 
     def _read_token(self, token: str) -> Reader[None]:
@@ -241,7 +239,7 @@ class Scanner(ReasoningScanner):
         return self.sink.is_at_start or self.sink.is_redirected or self._is_spoken(token)
 
     def _report_unexpected(self, token: str, begin: int, *, is_expected: bool) -> None:
-        """Report markup of messages or reasoning inside a text, which may only show it."""
+        """Report markup of messages or reasoning inside a text, which may only be an example of it."""
         if not is_expected:
             detail = f"{token} began a message or reasoning inside the text"
             self.sink.report("markup_in_text", detail, span=(begin, self.source.place))
@@ -249,34 +247,32 @@ class Scanner(ReasoningScanner):
     def _opens_reasoning(self, token: str) -> Reader[bool]:
         """Whether a tag opens reasoning.
 
-        On a line of text it does if reasoning follows without a space, unless its dialect is known to be spoken: where prose
-        mentions it, a space, a quotation mark or a bracket is beside it.
+        On a line of text, unless its dialect is known to be spoken, it does only if reasoning follows without a space: in prose
+        that mentions it, a space, a quotation mark or a bracket is next to it.
         """
         source, spans = self.source, self.sink.code_spans
         if spans.is_line_start or self._is_spoken(token):
             return True
-        behind = source.at + len(token)
-        while behind >= len(source.text) and not source.closed:
+        while source.at + len(token) >= len(source.text) and not source.closed:
             yield
-            behind = source.at + len(token)
-        following = source.text[behind : behind + 1]
+        end = source.at + len(token)
+        following = source.text[end : end + 1]
         return following not in (" ", ",", ".") if spans.follows_word else spans.follows_space and following.isalnum()
 
     def _drop_token(self, token: str) -> None:
         """Drop a token that is not part of the answer.
 
-        Tokens are dropped at its start and end, special ones also inside it if tools are offered.
-
-        A special one inside the text is reported, unless its dialect is known to be spoken.
+        Tokens are dropped at the start and the end of the answer; special tokens also inside it if tools are offered, which is
+        reported unless their dialect is known to be spoken.
         """
         grammar, sink = self.grammar, self.sink
         self.source.at += len(token)
         is_end_tag = token not in grammar.drops and token not in grammar.anywhere
         is_known = self._is_spoken(token) and token not in grammar.words
-        if sink.is_at_start or (is_known and not self._left_markup):
+        if sink.is_at_start or (is_known and not self._has_unread_markup):
             self._note_spoken(token)
             sink.defer_space()
-        elif self._left_markup and not is_end_tag:
+        elif self._has_unread_markup and not is_end_tag:
             sink.emit_content(token)
         elif is_special(token) and grammar.has_calls:
             sink.drop_token(token)
@@ -288,14 +284,14 @@ class Scanner(ReasoningScanner):
     def read_message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
         self.sink.end_block(self.source.place)
-        self.sink.template = ""  # all of it was the header
+        self.sink.template = ""  # the template's text was the header
         self.source.unmark()
         found = yield from self._scan_content(ends)
         self.source.mark()
         return found
 
     def _call(self, marker: Marker) -> Reader[None]:
-        """Run a marker's reader; text that it refuses becomes content."""
+        """Run the reader of a marker; text that it refuses becomes content."""
         source, sink = self.source, self.sink
         completed, begin = len(sink.completed), source.place
         reported, is_expected = len(sink.problems), not marker.channel or self._expects_markup(marker.text)
@@ -317,14 +313,14 @@ class Scanner(ReasoningScanner):
                     sink.dialect = outer
                     self._report_unexpected(marker.text, begin, is_expected=is_expected)
             else:
-                detail = f"A block without a call was left out: {source.marked()[:SHOWN]}"
+                detail = f"A block without a call was left out: {source.marked()[:QUOTED_CHARS]}"
                 sink.report("tool_call_empty", detail, span=(begin, source.place))
         except NotACall:
             is_markup = yield from self._is_markup(marker)
             text, span = self._emit_as_text(marker)
             if is_markup:
                 sink.report(
-                    "markup_kept", f"{marker.text!r} was left as text: no call follows that can be read", text, span
+                    "markup_kept", f"{marker.text!r} was left as text because no readable call follows", text, span
                 )
         except MalformedCall as refusal:
             sink.cancel()
@@ -340,10 +336,7 @@ class Scanner(ReasoningScanner):
         sink.dialect = outer
 
     def _is_markup(self, marker: Marker) -> Reader[bool]:
-        """Whether a marker without a call is markup.
-
-        It is if it is a special token, or a tag before something like a call.
-        """
+        """Whether a marker without a call is a special token, or a tag before call-like text."""
         source, text = self.source, marker.text
         if not self.tools or marker.at_start or not text.startswith("<"):
             return bool(self.tools) and is_special(text)
@@ -353,13 +346,13 @@ class Scanner(ReasoningScanner):
         return is_special(text) or ELEMENT.match(following) is not None
 
     def _emit_as_text(self, marker: Marker) -> tuple[str, tuple[int, int]]:
-        """Emit what a reader has read as content, and return it with its place in the source text."""
+        """Emit what a reader has read as content; return its text and its span in the source."""
         self.sink.cancel()
         begin, _ = self.source.marked_span()
         self.sink.end_block(begin)
         text = self.source.marked()
         is_punctuation = len(marker.text) == 1 or marker.text in LIST_OPENERS
-        self._left_markup = self._left_markup or not is_punctuation
+        self._has_unread_markup = self._has_unread_markup or not is_punctuation
         if not text:
             source = self.source
             text = (
@@ -383,5 +376,5 @@ class Scanner(ReasoningScanner):
             sink.emit_content(text)
         else:
             what = f"The call of {name!r}" if name else "A call"
-            detail = f"{' '.join(filter(None, (what, 'is cut off', place)))}: {text[:SHOWN]}"
+            detail = f"{' '.join(filter(None, (what, 'is cut off', place)))}: {text[:QUOTED_CHARS]}"
             sink.report("tool_call_incomplete", detail, text, source.marked_span())

@@ -22,12 +22,12 @@ from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
-LONG_LOOKS = 16
-"""How often a value may search the rest of the text in vain, so that the cost stays linear."""
+MAX_SEARCHES = 16
+"""How many values without an end may be searched to the end of the text, so that the cost stays linear."""
 
 
 class TextScanner(Protocol):
-    """A reader of the bodies of messages, which may hold calls like the answer itself."""
+    """A reader of the bodies of messages, which may contain calls like the answer itself."""
 
     def read_message(self, ends: Stops) -> Reader[str]:
         """Read the body of a message to the user up to one of `ends` and return that, unread."""
@@ -44,12 +44,12 @@ class Sink:
     __slots__ = (
         "_announced", "_block", "_deferred", "_fragments", "_gap", "_has_markup", "_holds", "_id", "_index", "_keys",
         "_kind", "_last", "_new", "_new_id", "_refused", "_repairs", "_size", "chunks",
-        "code_spans", "coerces", "completed", "content", "dialect", "long_looks", "name", "open_block", "problems",
-        "reasoning", "reasoning_start", "redirect", "scanner", "source", "template", "tools",
+        "code_spans", "coerces", "completed", "content", "dialect", "name", "open_block", "problems", "reasoning",
+        "reasoning_start", "redirect", "scanner", "searches_left", "source", "template", "tools",
     )  # fmt: skip
 
     scanner: TextScanner
-    """The reader of messages; calls that are only a draft, or arguments alone, hold none."""
+    """The reader of messages; drafts and separate arguments do not contain any."""
 
     is_draft = False
     """Whether the calls are tentative, so that all of their text may still become content."""
@@ -67,7 +67,7 @@ class Sink:
         self.code_spans = CodeSpans()
         self.coerces = False
         self.dialect: Callable[[], str] = str
-        self.long_looks = LONG_LOOKS
+        self.searches_left = MAX_SEARCHES
         self.reasoning_start = 0
         self.template = ""
         self._block = 0
@@ -96,12 +96,12 @@ class Sink:
 
     @property
     def is_redirected(self) -> bool:
-        """Whether text goes elsewhere than to the content."""
+        """Whether text is not written to the content."""
         return self.redirect is not None
 
     @property
     def is_at_start(self) -> bool:
-        """Whether no content came yet."""
+        """Whether there is no content yet."""
         return self.redirect is None and not self.content
 
     def emit_content(self, text: str) -> None:
@@ -139,7 +139,7 @@ class Sink:
         self.chunks.append(Chunk(text))
 
     def _after_template(self, text: str) -> str:
-        """Return content without its start if the template wrote that."""
+        """Return content without the part of it that the template wrote."""
         template, self.template = self.template, ""
         if template.startswith(text):
             self.template = template[len(text) :]
@@ -196,7 +196,7 @@ class Sink:
             self.write_reasoning(text)
 
     def write_reasoning(self, text: str) -> None:
-        """Emit reasoning, also where text is redirected."""
+        """Emit reasoning even if text is redirected."""
         self._has_markup = True
         if self._deferred:
             self._drop_deferred()
@@ -220,21 +220,21 @@ class Sink:
             self.emit_reasoning("\n")
 
     def report(self, code: str, detail: str, raw: str = "", span: tuple[int, int] | None = None) -> None:
-        """Add a problem; `span` is its place in the source text, without the template's part."""
+        """Add a problem; `span` is its position in the source text, without the template's part."""
         place = span and (max(span[0], 0), max(span[1], 0))
         self.problems.append(Problem(code, f"{detail}.", raw, span=place, dialect=self.dialect()))
 
     def refuse(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
-        """Report a call that was left as text, with its place in the source text."""
+        """Report a call that was left as text, with its position in the source text."""
         if isinstance(refusal, UnofferedCall):
             self.report("unoffered_tool", f"Left as text: {refusal}", text, span)
         else:
             self.report("tool_call_unparsed", f"A call could not be read and was left as text: {refusal}", text, span)
 
     def discard_until(self, source: Source, wanted: Stops, what: str, begin: int | None = None) -> Reader[None]:
-        """Skip text up to the first of some literals, and report it.
+        """Skip text up to the first of some literals, and report it as `what`.
 
-        The reported span begins where the text's markup begins.
+        The reported span begins at `begin`, by default at the current position.
         """
         parts: list[str] = []
         begin = source.place if begin is None else begin
@@ -244,6 +244,7 @@ class Sink:
 
     def open(self, name: str) -> None:
         """Open a call.
+
         A call of a tool that was not offered is read like any other and refused by `close`.
         """
         resolved = self.tools.resolve(name)
@@ -269,33 +270,31 @@ class Sink:
             and not stripped.startswith(NAME_PREFIXES)
             and stripped != f"{resolved}.{resolved}"
         ):
-            self.note(f"the name {stripped!r}")
+            self.note(f"the name was written as {stripped!r}")
 
     def begin_block(self, place: int) -> None:
-        """Start a block of calls at a place of the source text.
-        Its calls and refused parts divide its text.
+        """Start a block of calls at a position in the source text.
+
+        Its calls and refused parts divide the text among them.
         """
         self._block = place
         self._last = None
 
     def part_of_block(self, place: int) -> tuple[int, int]:
-        """Return the span from the end of the last part of the block up to a place."""
+        """Return the span from the end of the last part of the block up to a position."""
         part = (max(self._block, 0), max(place, 0))
         self._block = place
         return part
 
     def rewind_block(self, place: int) -> None:
-        """Leave the text from a position on to other parts of the block.
+        """Continue the block at an earlier position.
 
-        What was refused there becomes text with it.
+        The text after it, refused parts included, is still undivided.
         """
         self._block = place
 
     def end_block(self, place: int) -> None:
-        """End a block: text after its last part, up to a position, belongs to that part.
-
-        Parts that were refused after that position become text.
-        """
+        """End a block: text between its last part and a position belongs to that part."""
         if self._last is not None and self._last.span is not None and place > self._last.span[1]:
             force_setattr(self._last, "span", (self._last.span[0], place))
             self._block = place
@@ -348,7 +347,7 @@ class Sink:
         return self._keys is not None and key in self._keys
 
     def note(self, repair: str) -> None:
-        """Note a repair of the open call."""
+        """Record a repair of the open call."""
         if repair not in self._repairs:
             self._repairs += (repair,)
 
@@ -369,6 +368,7 @@ class Sink:
 
     def close(self, place: int | None = None) -> None:
         """Complete the open call.
+
         It ends at `place` in the source text, by default at the current position.
 
         Raises:
@@ -390,7 +390,7 @@ class Sink:
         if not isinstance(arguments, dict):
             raise MalformedCall("the arguments are not a JSON object")
         if is_repaired:
-            self.note("half a surrogate pair")
+            self.note("a lone surrogate")
             raw = json.dumps(arguments, ensure_ascii=False)
         if self.coerces and (fitting := self.tools.coerce(self.name, arguments)) != arguments:
             self.note("values of the wrong type")
@@ -408,7 +408,7 @@ class Sink:
         self._reset()
 
     def hold(self) -> None:
-        """Hold the open call back until it is released or closed: it may not be a call."""
+        """Hold the open call back until it is released or closed, because it may not be a call."""
         self._holds = True
 
     def release(self) -> None:

@@ -1,8 +1,8 @@
 """The text of an answer as readers see it: whole, although it arrives in pieces.
 
-Readers are generators. They read `Source` as if the whole text were there and `yield` where they need more of it. So the result
-cannot depend on where the text was cut, and an incremental reader is written like a plain one. A reader decides only on text
-that has arrived; what it has emitted is never taken back.
+Readers are generators. They read a `Source` as if it had the whole text, and `yield` when they need more of it. So the result
+cannot depend on where the text was cut, and an incremental reader is written like an ordinary one. A reader decides only on
+text that has arrived; what it has emitted is final.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Reader = Generator[None, None, T]
 NON_SPACE = re.compile(r"\S")
-KEPT_LENGTH = 200
-"""How much text is kept at most without asking the reader that waits for it."""
+MAX_UNREAD = 200
+"""The length of unread text at which a waiting reader is resumed in any case."""
 NO_GUARDS: Mapping[str, tuple[str, str]] = MappingProxyType({})
-BEGUN_LENGTH = 4
-"""How many characters of a literal `beginning` looks for.
-
-Enough of them to pass by HTML, few enough to compile quickly.
-"""
+PREFIX_LENGTH = 4
+"""How many characters of a literal `beginning` looks for: enough to skip HTML, few enough to compile quickly."""
 
 
 class NotACall(Exception):
@@ -54,7 +51,7 @@ class Stops:
     ) -> None:
         """Look for `literals`, and for what the expression `also` matches.
 
-        The guards of a literal are the characters after which it does not count, and an expression of what follows it.
+        The guards of a literal are the characters after which it does not count, and an expression that must match after it.
         """
         self.literals = tuple(sorted({literal for literal in literals if literal}, key=len, reverse=True))
         self.longest = max(map(len, self.literals), default=1)
@@ -66,18 +63,18 @@ class Stops:
         """The expression of the literals."""
         free = [literal for literal in self.literals if literal not in self._guards]
         guarded = (
-            _first(literal, not_behind) + re.escape(literal[1:]) + after
-            for literal, (not_behind, after) in self._guards.items()
+            _first(literal, not_after) + re.escape(literal[1:]) + after
+            for literal, (not_after, after) in self._guards.items()
         )
         return re.compile(_either(alternatives(free), self._also, *guarded))
 
     @cached_property
     def beginning(self) -> re.Pattern[str]:
-        """The expression of the starts of the literals; `find` decides what they are."""
-        starts = {literal[:BEGUN_LENGTH] for literal in self.literals if literal not in self._guards}
+        """The expression of the starts of the literals, which `find` checks."""
+        starts = {literal[:PREFIX_LENGTH] for literal in self.literals if literal not in self._guards}
         guarded = (
-            f"{_first(literal, not_behind)}(?:{re.escape(literal[1:])}{after}|{_prefixes_at_end(literal[1:])})"
-            for literal, (not_behind, after) in self._guards.items()
+            f"{_first(literal, not_after)}(?:{re.escape(literal[1:])}{after}|{_prefixes_at_end(literal[1:])})"
+            for literal, (not_after, after) in self._guards.items()
         )
         return re.compile(_either(alternatives(starts, or_end=True), self._also, *guarded))
 
@@ -96,7 +93,8 @@ class Stops:
     def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:
         """Return the position of the first literal, and the literal.
 
-        The literal is `""` for the start of one at the end of open text, and if there is none; then the position is the end.
+        The literal is `""` if only the start of one was found at the end of incomplete text, or none; then the position is the
+        end of the text.
         """
         while found := self.beginning.search(text, at):
             start = found.start()
@@ -112,20 +110,17 @@ def _either(*expressions: str) -> str:
     return "|".join(filter(None, expressions))
 
 
-def _first(literal: str, not_behind: str) -> str:
+def _first(literal: str, not_after: str) -> str:
     """Return an expression of a literal's first character, not after certain characters.
 
-    With it, `re` is fast.
+    Because the character comes first, `re` finds it fast.
     """
     first = re.escape(literal[0])
-    return f"{first}(?<![{not_behind}]{first})"
+    return f"{first}(?<![{not_after}]{first})"
 
 
 def _prefixes_at_end(literal: str) -> str:
-    """Return an expression of a literal's proper prefixes at the end of the text.
-
-    The empty prefix is one of them.
-    """
+    """Return an expression of a literal's proper prefixes, and of none, at the end of the text."""
     return "(?:" + "|".join(re.escape(literal[:size]) for size in reversed(range(len(literal)))) + r")\Z"
 
 
@@ -157,7 +152,7 @@ def _branches(node: dict[str, Any], end: str, *, is_root: bool = False) -> str:
     if not choices:
         return run
     if is_root and not run:
-        return "|".join(choices)  # without a group, `re` looks for the first characters only
+        return "|".join(choices)  # without a group, `re` searches for the first characters only, which is faster
     return run + (choices[0] if len(choices) == 1 else f"(?:{'|'.join(choices)})")
 
 
@@ -173,11 +168,11 @@ def stops(*literals: str) -> Stops:
 
 
 class Source:
-    """Text that is still arriving, the position of reading, and the text since a mark.
+    """Text that is still arriving, the reading position, and the text since a mark.
 
     `base` is the number of characters before `text`. A reader that waits for literals sets `stop` and `put`: new text in which
-    `stop` finds nothing goes to `put`, and the reader is not resumed. With `keep` it is not resumed while that matches all text
-    that was not read.
+    `stop` finds nothing is passed to `put`, and the reader is not resumed. With `keep`, it is not resumed while that matches
+    all unread text.
     """
 
     __slots__ = ("_collected", "_mark", "at", "base", "closed", "keep", "put", "stop", "text")
@@ -199,7 +194,7 @@ class Source:
         return self.base + self.at
 
     def feed(self, text: str) -> None:
-        """Add new text and forget what was read."""
+        """Add new text and discard what was read."""
         at = self.at
         if self._mark >= 0:
             self._collected.append(self.text[self._mark : at])
@@ -213,7 +208,7 @@ class Source:
         self.closed = True
 
     def passes(self, text: str) -> bool:
-        """Whether new text does not concern the waiting reader; if so, it has been passed to `put`."""
+        """Whether new text does not concern the waiting reader; if so, pass the text to `put`."""
         stop, put = self.stop, self.put
         if stop is None or put is None:
             return self.keep is not None and self._keeps(text, self.keep)
@@ -229,32 +224,33 @@ class Source:
         return True
 
     def _keeps(self, text: str, keep: Callable[[str], object]) -> bool:
-        """Add new text if the waiting reader can decide nothing on it; return whether that is so."""
+        """Add new text if the waiting reader cannot decide on it; return whether that is so."""
         if self.at or self._mark >= 0:
             self.feed("")
         whole = self.text + text
-        if len(whole) >= KEPT_LENGTH or keep(whole) is None:
+        if len(whole) >= MAX_UNREAD or keep(whole) is None:
             return False
         self.text = whole
         return True
 
-    def doze(self, keep: Callable[[str], object]) -> Reader[None]:
-        """Wait for text, from where reading has come to, that `keep` does not match."""
+    def wait_while(self, keep: Callable[[str], object]) -> Reader[None]:
+        """Wait until `keep` does not match the unread text."""
         self.keep = keep
         yield
         self.keep = None
 
-    def fall_asleep(self, stop: Callable[[str], object], put: Callable[[str], object]) -> None:
-        """Have the reader resumed by text in which `stop` finds something.
-        It yields next, and then calls `wake`.
+    def wait_for(self, stop: Callable[[str], object], put: Callable[[str], object]) -> None:
+        """Let the reader be resumed only by text in which `stop` finds something.
 
-        The text before that goes to `put`, as does text not read yet. A generator for this would be one more in each stream.
+        Other text is passed to `put`.
+
+        The reader yields next, and then calls `end_wait`. A generator for this would be one more in each stream.
         """
         self.feed("")
         self.stop, self.put = stop, put
 
-    def wake(self) -> None:
-        """Have the reader resumed by all text again."""
+    def end_wait(self) -> None:
+        """Let the reader be resumed by any text again."""
         self.stop = self.put = None
 
     def mark(self) -> None:
@@ -271,8 +267,8 @@ class Source:
         length = sum(map(len, self._collected)) + self.at - max(self._mark, 0)
         return self.place - length, self.place
 
-    def behind(self, length: int) -> str:
-        """Return the text that was read last since the mark, at most `length` characters of it."""
+    def last_read(self, length: int) -> str:
+        """Return the last text read since the mark, at most `length` characters of it."""
         parts = [self.text[max(self._mark, 0, self.at - length) : self.at]]
         size = len("".join(parts))
         for part in reversed(self._collected):
@@ -288,7 +284,7 @@ class Source:
         self._mark = -1
 
     def unread(self, text: str) -> None:
-        """Go back before the text that was read last."""
+        """Go back to before `text`, which was read last."""
         if len(text) <= self.at:
             self.at -= len(text)
             return
@@ -324,7 +320,7 @@ class Source:
             yield
 
     def pass_space(self, put: Callable[[str], object]) -> Reader[bool]:
-        """Pass white space to `put`; return whether there was a line end in it."""
+        """Pass white space to `put`; return whether it contains a line end."""
         is_new_line = False
         while True:
             begin = self.at
@@ -339,7 +335,7 @@ class Source:
             yield
 
     def ahead(self, wanted: Stops) -> Reader[str]:
-        """Return the literal that comes next, unread; `""` if none does."""
+        """Return the literal that comes next, unread; `""` if none comes next."""
         while True:
             if not self.closed and (self.at >= len(self.text) or wanted.is_begun(self.text, self.at)):
                 yield
@@ -354,7 +350,8 @@ class Source:
         return found
 
     def until(self, wanted: Stops, put: Callable[[str], object]) -> Reader[str]:
-        """Pass text to `put` up to the first of some literals and return that, unread.
+        """Pass text to `put` up to the first of some literals and return the literal, unread.
+
         It is `""` at the end of the text.
         """
         while True:
@@ -365,13 +362,14 @@ class Source:
                 self.at = end
             if literal or self.closed:
                 return literal
-            self.fall_asleep(wanted.beginning.search, put)
+            self.wait_for(wanted.beginning.search, put)
             yield
-            self.wake()
+            self.end_wait()
 
     def ends_inside(self, wanted: Stops, least: int = 2) -> Reader[bool]:
-        """Read the rest of the text if it is the start of a literal, at least `least` long.
-        Return whether it is.
+        """Read the rest of the text if it is the start of a literal; return whether it is.
+
+        The start must have at least `least` characters.
         """
         while True:
             rest = len(self.text) - self.at
@@ -386,6 +384,7 @@ class Source:
 
     def within(self, wanted: Stops, limit: int) -> Reader[tuple[str, str]]:
         """Return the text up to the first of some literals, and the literal, unread.
+
         The literal is `""` at the end of the text.
 
         Raises:
@@ -418,7 +417,7 @@ class Source:
         return "".join(parts)
 
     def collect_while(self, pattern: re.Pattern[str]) -> Reader[str]:
-        """Return the run of characters that a pattern matches; the pattern may match an empty run."""
+        """Return the run of characters that a pattern matches, which may be empty."""
         parts: list[str] = []
         while True:
             found = pattern.match(self.text, self.at)

@@ -23,18 +23,16 @@ TRIES = 20
 
 
 def json_values(text: str) -> Iterator[tuple[Any, str]]:
-    """Yield the JSON values that a text may mean, the likeliest first.
+    """Yield the JSON values that a text may mean, the most likely first.
 
-    With each comes a note of how it was read, or `""`.
-
-    At most `TRIES` places are tried, so that the cost is linear in the text.
+    Each comes with a note on how it was read, or `""`. At most `TRIES` positions are tried, so that the cost is linear.
     """
     bare = text.strip()
     value = _strict(bare)
     if value is not NOTHING:
         yield value, ""
     for fence in list(FENCE.finditer(text))[:TRIES]:
-        yield from _read(fence.group(1).strip(), "read out of a code fence")
+        yield from _read(fence.group(1).strip(), "extracted from a code fence")
     at = 0
     for _ in range(TRIES):
         found = OPENING.search(bare, at)
@@ -42,7 +40,7 @@ def json_values(text: str) -> Iterator[tuple[Any, str]]:
             break
         value, end, notes = _repaired(bare, found.start())
         if value is not NOTHING:
-            yield value, _notes_of("read out of prose" if found.start() or bare[end:].strip() else "", notes)
+            yield value, _notes_of("extracted from prose" if found.start() or bare[end:].strip() else "", notes)
             at = max(end, found.end())
         else:
             at = found.end()
@@ -52,6 +50,7 @@ def json_values(text: str) -> Iterator[tuple[Any, str]]:
 
 def partial_value(text: str) -> Any:
     """Return the JSON value received so far, with open strings, arrays and objects closed.
+
     It is `NOTHING` before the value begins.
     """
     found = OPENING.search(text)
@@ -68,7 +67,7 @@ def partial_value(text: str) -> Any:
 def _closed(prefix: str) -> Any:
     """Decode the beginning of a JSON text.
 
-    What is open is closed, and a key that still waits for its value is left out.
+    Open parts are closed, and a key without a value is left out.
     """
     closers: list[str] = []
     in_string = False

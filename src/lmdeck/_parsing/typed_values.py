@@ -22,9 +22,9 @@ STRING_DECIDES = frozenset('{["-0123456789tfnTFN')
 
 
 class _Trimmed:
-    """Removes the newline and indentation that belong to the markup from a parameter's text.
+    """A filter that removes the markup's newlines and indentation from a parameter's text.
 
-    A line end before the closing tag belongs to the markup only if one follows the opening tag, too.
+    A line end before the closing tag belongs to the markup only if one also follows the opening tag.
     """
 
     def __init__(self, put: Callable[[str], object], indent: str, *, trims: bool) -> None:
@@ -32,19 +32,19 @@ class _Trimmed:
         self._indent = indent
         self._trims = trims
         self._deferred = ""
-        self._has_begun = False
+        self._has_started = False
         self._is_padded = False
 
     def __call__(self, text: str) -> None:
         text = self._deferred + text
         if not self._trims:
-            self._has_begun = True
-        if not self._has_begun:
+            self._has_started = True
+        if not self._has_started:
             start = "\n" + self._indent
             if len(text) <= len(start) + 1 and (start.startswith(text) or ("\r" + start).startswith(text)):
                 self._deferred = text
                 return
-            self._has_begun = True
+            self._has_started = True
             text = text.removeprefix("\r") if text.startswith("\r\n") else text
             if text.startswith("\n"):
                 self._is_padded = True
@@ -57,10 +57,11 @@ class _Trimmed:
 
     def end(self, *, is_forgotten: bool = False) -> None:
         """Emit the rest of the value.
+
         If its end tag is missing, the line end before the next tag is not part of it.
         """
         held, self._deferred = self._deferred, ""
-        if not held or not self._has_begun:  # a value that is only a line end is empty
+        if not held or not self._has_started:  # a value that is only a line end is empty
             return
         if not self._trims:
             self._put("" if is_forgotten else held)
@@ -80,12 +81,10 @@ def typed_value(
     source: Source, sink: Sink, value_end: ValueEnd, types: frozenset[str], *, indent: str = "", trims: bool = True,
     is_json: bool = False,
 ) -> Reader[str]:  # fmt: skip
-    """Read a parameter's text up to its end, write it as JSON, and return its end tag.
+    """Read a parameter's text up to its end tag, write it as JSON, and return the tag.
 
-    The JSON has the parameter's type.
-
-    A string is emitted as it arrives; a number, an array or the like is written when it is complete. With `is_json`, a string
-    is a JSON string if it can be read as one.
+    A string is emitted as it arrives; other values are written when they are complete. With `is_json`, a string is decoded if
+    it is a JSON string.
     """
 
     def write_escaped(text: str) -> None:
@@ -120,7 +119,7 @@ def typed_value(
 
 
 def _first_character(source: Source) -> Reader[str]:
-    """Return the first character that is not white space; nothing is read."""
+    """Return the first character that is not white space, unread."""
     while True:
         for char in source.text[source.at : source.at + 64]:
             if not char.isspace():

@@ -1,8 +1,8 @@
-"""Calls without any marker: JSON, or a list as in Python, that stands alone.
+"""Calls without any marker: JSON or a Python list on its own.
 
-It must name an offered tool and fit its parameters. An answer or program text may look the same. So such calls are read as a
-draft and announced only after the whole was judged: text may come before or after them, but not both; the first thing that a
-call would not contain makes it an answer.
+They must name an offered tool and fit its parameters. Because an answer or program text may look the same, such calls are read
+as a draft and announced only when they are complete. Text may come before or after them, but not both. The first thing that a
+call cannot contain makes the text an answer.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from lmdeck._parsing.json_calls import (
     json_objects,
 )
 from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child, named_by_tag, tool_openings
-from lmdeck._parsing.python_calls import LIST_BEGUN, PYTHON_LIST, first_name_in_list, python_call, python_calls
+from lmdeck._parsing.python_calls import PARTIAL_LIST, PYTHON_LIST, first_name_in_list, python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
-    KEPT_LENGTH,
+    MAX_UNREAD,
     NON_SPACE,
     MalformedCall,
     NotACall,
@@ -38,17 +38,17 @@ from lmdeck._parsing.source import (
 )
 
 ENDS = stops("<|eom_id|>", "<|eot_id|>", "<|python_end|>")
-LOOKAHEAD = KEPT_LENGTH
+LOOKAHEAD = MAX_UNREAD
 LIST_OPENERS = frozenset({":[", ": ["})
-"""What stands before a bare list of calls on a line of text."""
-LIST_BEHIND = late_pattern(r"\s*+(?:[A-Za-z_]|\Z)")
-LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={LIST_BEHIND.pattern})"))
+"""The text before a bare list of calls on a line of text."""
+AFTER_LIST_OPENER = late_pattern(r"\s*+(?:[A-Za-z_]|\Z)")
+LIST_GUARDS = dict.fromkeys(LIST_OPENERS, ("\"'", rf"(?={AFTER_LIST_OPENER.pattern})"))
 """A list after a quoted key, or one that does not begin with a name, is not a list of calls."""
 SENTENCE = late_pattern(
     r"\[[A-Za-z][A-Za-z_ -]{0,40}(?::[ \t]*|[ \t]+)([\w.\-]{1,80})[ \t]*"
     r"(?:\([ \t]*|[ \t](?:with|using)[ \t][^\n{\[\]}]{0,40}|:?[ \t]*|(\])\s{0,20})(?=\{)"
 )
-SENTENCE_BEGUN = late_pattern(r"\[[A-Za-z][^\[\]{}\n]{0,180}(?:\]\s{0,20})?\Z")
+PARTIAL_SENTENCE = late_pattern(r"\[[A-Za-z][^\[\]{}\n]{0,180}(?:\]\s{0,20})?\Z")
 LIST = late_pattern(rf"\[\s*\{{|{PYTHON_LIST.pattern}|{SENTENCE.pattern}")
 HTML = (
     "a|abbr|address|article|aside|b|blockquote|body|br|button|caption|cite|code|col|colgroup|dd|del|details|dfn|div|dl|dt|em|"
@@ -59,37 +59,38 @@ HTML = (
 NO_WRAPPER = rf"(?!(?:{HTML})[\s>/])"
 """Elements of HTML do not wrap calls."""
 CALL = r"(?:call:)?([A-Za-z_][\w.\-]{0,80})(?:\(|(?=\{))"
-"""A name and the bracket after it, as a call in Python begins, or the brace after it."""
+"""The start of a Python call, or a name and a brace."""
 WRAPPER = late_pattern(
     rf"<{NO_WRAPPER}"
     rf"([A-Za-z_][\w.:\-]{{0,39}})>\s{{0,20}}(?=\{{|\[\s{{0,20}}\{{|<[A-Za-z_]|{CALL})"
     rf"|\[([A-Za-z_][\w \-]{{0,39}})\]\s{{0,20}}(?=\{{|{CALL})"
     r"|<([A-Za-z_][\w.:\-]{0,39}(?<=use|all|ion|oke))\s{1,20}name\s?=\s?[\"']([\w.:\-]{1,80})[\"'][^<>\n]{0,80}>\s{0,20}(?=[{<])"
 )
-WRAPPER_BEGUN = late_pattern(
+PARTIAL_WRAPPER = late_pattern(
     r"<(?:[A-Za-z_][\w.:\-]{0,39}(?:>\s{0,20}(?:\[\s{0,20}|[A-Za-z_][\w.:\-]{0,80}|<)?)?)?\Z"
     r"|\[(?:[A-Za-z_][\w \-]{0,39}(?:\]\s{0,20}(?:[A-Za-z_][\w.:\-]{0,80})?)?)?\Z"
     r"|<[A-Za-z_][\w.:\-]{0,39}(?<=use|all|ion|oke)\s[^<>\n]{0,140}(?:>\s{0,20})?\Z"
 )
 CALL_HEAD = late_pattern(CALL)
 CALLS = late_pattern(r"(?:use|call|action|invoke)\Z", re.IGNORECASE)
-"""The end of an element's name that asks for a call; `<tool>` and `<function>` may describe one."""
+"""The end of an element's name that makes it a call; `<tool>` and `<function>` may describe a tool."""
 WORDS_OF_CALLS = late_pattern(r"tool|function|call|invok|action", re.IGNORECASE)
 FIRST_KEY = late_pattern(r'\{\s*"([\w\-]+)"\s*:')
 SECOND_KEY = late_pattern(r'\s*"[^"\\\n]*"\s*,\s*"([\w\-]+)"\s*:')
-KEYS_BEGUN = late_pattern(
+PARTIAL_KEYS = late_pattern(
     r'\{\s*(?:"[\w\-]*(?:"\s*(?::\s*(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?)?\Z'
 )
-KEYS_OPEN = late_pattern(
+UNDECIDED_KEYS = late_pattern(
     rf'\{{\s*(?:"(?:[\w\-]*(?:"\s*)?|(?:{"|".join(sorted(NAME_KEYS))})"\s*:\s*'
     r'(?:"[^"\\\n]*(?:"\s*(?:,\s*(?:"[\w\-]*(?:"\s*)?)?)?)?)?)?)?\Z'
 )
-"""Text on which `_begins_with_keys_of_call` decides nothing yet."""
+"""Text on which `_begins_with_keys_of_call` cannot decide yet."""
 SCHEMA_KEYS = frozenset({"type", "properties"})
 
 
 class _Draft(Sink):
     """A sink of calls that are not announced yet.
+
     It records whether one of them names an offered tool.
     """
 
@@ -148,7 +149,7 @@ def _text_follows(source: Source) -> Reader[bool]:
 
 
 def _fits(sink: Sink, name: str, arguments: dict[str, object]) -> bool:
-    """Whether arguments fit a tool: they have one of its parameters and are not a schema."""
+    """Whether arguments fit a tool: they include one of its parameters and are not a schema."""
     declared = sink.tools.properties(name)
     if set(arguments) >= SCHEMA_KEYS and not set(declared) >= SCHEMA_KEYS:
         return False
@@ -164,8 +165,8 @@ def starts_unmarked_json(source: Source, kinds: str, is_known: Callable[[str], b
         rest = source.text[source.at : source.at + LOOKAHEAD]
         if WRAPPER.match(rest) or (is_bracket and LIST.match(rest)):
             return not is_known(rest)
-        is_open = WRAPPER_BEGUN.match(rest) or (
-            is_bracket and (LIST_BEGUN.fullmatch(rest) or SENTENCE_BEGUN.match(rest))
+        is_open = PARTIAL_WRAPPER.match(rest) or (
+            is_bracket and (PARTIAL_LIST.fullmatch(rest) or PARTIAL_SENTENCE.match(rest))
         )
         if source.closed or len(rest) == LOOKAHEAD or not is_open:
             return False
@@ -173,10 +174,7 @@ def starts_unmarked_json(source: Source, kinds: str, is_known: Callable[[str], b
 
 
 def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
-    """Whether an object has the keys of a call: first one of them, and one after the name.
-
-    Most JSON does not.
-    """
+    """Whether an object begins with the keys of a call: most JSON does not."""
     while True:
         rest = source.text[source.at : source.at + LOOKAHEAD]
         if first := FIRST_KEY.match(rest):
@@ -186,9 +184,9 @@ def _begins_with_keys_of_call(source: Source) -> Reader[bool]:
                 return first.group(1) in KEYS_BESIDE_NAME
             if second := SECOND_KEY.match(rest, first.end()):
                 return second.group(1) in NAME_KEYS | ARGUMENT_KEYS | OTHER_KEYS
-        if source.closed or len(rest) == LOOKAHEAD or not KEYS_BEGUN.match(rest):
+        if source.closed or len(rest) == LOOKAHEAD or not PARTIAL_KEYS.match(rest):
             return True
-        yield from source.doze(KEYS_OPEN.match)
+        yield from source.wait_while(UNDECIDED_KEYS.match)
 
 
 def read_unmarked_json(source: Source, sink: Sink) -> Reader[None]:
@@ -210,12 +208,12 @@ def read_unmarked_json(source: Source, sink: Sink) -> Reader[None]:
         yield from drafted(source, sink, _sentence)
 
 
-def list_behind_colon(source: Source, sink: Sink) -> Reader[None]:
+def list_after_colon(source: Source, sink: Sink) -> Reader[None]:
     """Read a bare call list on a line of text, from the colon before it on."""
     distance = source.text.index("[", source.at) - source.at
     name = yield from first_name_in_list(source, distance)
     if sink.tools.resolve(name) is None:
-        source.at += 1  # only the colon is text for sure
+        source.at += 1  # only the colon is certainly text
         raise NotACall
     sink.emit_content(source.text[source.at : source.at + distance])
     source.at += distance
@@ -238,10 +236,7 @@ def _objects(source: Source, sink: Sink) -> Reader[None]:
 
 
 def _sentence(source: Source, sink: Sink) -> Reader[None]:
-    """Read `[Calling tool: NAME({…})]`, `[tool_call:NAME]{…}` and the like.
-
-    Models write them if they have seen them in a transcript.
-    """
+    """Read `[Calling tool: NAME({…})]`, `[tool_call:NAME]{…}` and the like, copied from transcripts."""
     found = SENTENCE.match(source.text, source.at)
     if found is None or not WORDS_OF_CALLS.search(source.text, source.at, found.start(1)):
         raise NotACall
@@ -268,9 +263,9 @@ def _in_brackets(source: Source, sink: Sink, name: str, ends: Stops, *, closer: 
 
 
 def _named_by_tag(name: str, source: Source, sink: Sink, closing: Stops) -> Reader[None]:
-    """Read arguments after the name of a tool in brackets or a tag, and what closes them.
+    """Read arguments after the name of a tool in brackets or in a tag.
 
-    `[NAME] {…} [END_TOOL_REQUEST]` or `<NAME>{…}</NAME>` (openclaw #66178).
+    The forms are `[NAME] {…} [END_TOOL_REQUEST]` and `<NAME>{…}</NAME>` (openclaw #66178).
     """
     sink.open(name)
     yield from json_arguments(source, sink.write, sink, closing)
@@ -280,7 +275,7 @@ def _named_by_tag(name: str, source: Source, sink: Sink, closing: Stops) -> Read
 
 
 def wrapped_json(source: Source, sink: Sink) -> Reader[None]:
-    """Read calls between two tags that a model made up.
+    """Read calls between two tags that a model invented.
 
     For example `<action>{…}</action>`, `[TOOL_USE] NAME({…}) [/TOOL_USE]` or `<tool_use name="NAME">…</tool_use>`.
     """

@@ -1,8 +1,8 @@
 """Find the end of a parameter's text.
 
-It is not the first tag, but the tag after which the rest of the call can be read. A value may contain any markup, also its own
-end tag. It ends at its own end tag if the next parameter or the end of the call follows. Other tags end it only if no such end
-tag comes, because the model forgot it. Until that is clear, the value waits.
+The end is not the first tag, but the tag after which the rest of the call can be read. A value may contain any markup,
+including its own end tag. It ends at its own end tag if the next parameter or the end of the call follows. Other tags end it
+only if there is no such end tag, because the model forgot it. Until that is clear, the value is held back.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ UNCLEAR = "?"
 
 
 class ValueEnd(Struct, frozen=True):
-    """The tags that matter to the end of a value.
+    """The tags that may end a value.
 
-    `own` end tags close it if `opens`, `call_ends`, `block_ends` or text that `after` matches follow. `nested` tags begin an
-    element that such an end tag closes, too; `odd` ones occur only in a value whose end is missing.
-    Tags between the two of `island` are ignored. `is_opening` says whether a tag of `opens`, by the text after it, is one.
+    An `own` end tag ends it if one of `opens`, `call_ends`, `block_ends` or text that `after` matches follows. A `nested` tag
+    begins an element inside the value that has the same end tag; an `odd` tag occurs only in a value whose end is missing.
+    Tags between the two of `cdata` are ignored. `is_opening` decides by the text after a tag of `opens` whether it opens a
+    parameter.
     """
 
     own: tuple[str, ...]
@@ -32,16 +33,16 @@ class ValueEnd(Struct, frozen=True):
     nested: tuple[str, ...] = ()
     call_ends: tuple[str, ...] = ()
     block_ends: tuple[str, ...] = ()
-    island: tuple[str, str] | None = None
+    cdata: tuple[str, str] | None = None
     odd: tuple[str, ...] = ()
-    behind: re.Pattern[str] | None = None
+    after: re.Pattern[str] | None = None
     is_opening: Callable[[str], bool] = lambda _: True
 
     @property
     def wanted(self) -> Stops:
         """All tags to look for."""
-        island = self.island[:1] if self.island else ()
-        return stops(*self.own, *self.opens, *self.nested, *self.call_ends, *self.block_ends, *self.odd, *island)
+        cdata = self.cdata[:1] if self.cdata else ()
+        return stops(*self.own, *self.opens, *self.nested, *self.call_ends, *self.block_ends, *self.odd, *cdata)
 
     @property
     def follows(self) -> Stops:
@@ -49,7 +50,7 @@ class ValueEnd(Struct, frozen=True):
         return stops(*self.opens, *self.call_ends, *self.block_ends, *self.own)
 
 
-def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str | None]:
+def literal_after(source: Source, distance: int, wanted: Stops) -> Reader[str | None]:
     """Return the literal `distance` characters ahead, after white space.
 
     It is `""` if the text ends there or inside a literal, and None for other text.
@@ -72,7 +73,7 @@ def literal_behind(source: Source, distance: int, wanted: Stops) -> Reader[str |
 class _Value:
     """The text of one arriving value.
 
-    It is emitted up to the first tag, then held until it is clear what ends it.
+    It is emitted up to the first tag, then held back until the end of the value is clear.
     """
 
     def __init__(self, source: Source, put: Callable[[str], object], end: ValueEnd) -> None:
@@ -91,9 +92,9 @@ class _Value:
         self._next = ""
         self._odd: int | None = None
         self._is_unclear = False
-        self.is_in_vain = False
+        self.reached_end = False
 
-    def take(self, text: str) -> None:
+    def add(self, text: str) -> None:
         """Add text that belongs, or may belong, to the value."""
         self._is_empty = not self._first and len(text) == 1
         self._first = self._first or text[0]
@@ -105,35 +106,33 @@ class _Value:
         self._size += len(text)
 
     def read(self) -> Reader[str]:
-        """Read up to the end of the value and return its end tag, unread.
-        It is `""` at the end of the text.
-        """
+        """Read up to the end of the value and return its end tag, unread; `""` if there is none."""
         source, end = self._source, self._end
         wanted = end.wanted
         while True:
-            found = yield from source.until(wanted, self.take)
-            if end.island and found == end.island[0]:
-                yield from self._island(*end.island)
+            found = yield from source.until(wanted, self.add)
+            if end.cdata and found == end.cdata[0]:
+                yield from self._cdata(*end.cdata)
                 continue
             if not found:
-                return self._decided()
+                return self._decide()
             if (yield from self._is_end(found)):
                 if self._deferred:
                     self._put("".join(self._deferred))
                 return found
             self._deferred = self._deferred or []
-            self.take(found)
+            self.add(found)
             source.at += len(found)
 
-    def _island(self, begin: str, close: str) -> Reader[None]:
+    def _cdata(self, begin: str, close: str) -> Reader[None]:
         source = self._source
-        self.take(begin)
+        self.add(begin)
         source.at += len(begin)
-        self.take((yield from source.collect(stops(close))) + close)
+        self.add((yield from source.collect(stops(close))) + close)
         source.at += len(close)
 
     def _is_end(self, found: str) -> Reader[bool]:
-        """Whether a tag is the end of the value; if not, note what it may turn out to be."""
+        """Whether a tag is the end of the value; if not, record that it may be the end after all."""
         end = self._end
         if found in end.own:
             return (yield from self._is_own_end(found))
@@ -152,7 +151,7 @@ class _Value:
         return False
 
     def _header(self, found: str) -> str:
-        """Return the rest of an opening tag, `""` for any other."""
+        """Return the rest of an opening tag; `""` for any other tag."""
         if found not in self._end.opens:
             return ""
         begin = self._source.at + len(found)
@@ -160,21 +159,21 @@ class _Value:
 
     def _is_own_end(self, found: str) -> Reader[bool]:
         end = self._end
-        behind = yield from literal_behind(self._source, len(found), end.follows)
-        if behind in end.own and self._is_doubled():
-            behind = yield from self._behind_doubled(len(found))
-        if behind is None and end.behind and (yield from self._is_behind(end.behind, len(found))):
+        following = yield from literal_after(self._source, len(found), end.follows)
+        if following in end.own and self._is_doubled():
+            following = yield from self._after_doubled(len(found))
+        if following is None and end.after and (yield from self._is_followed_by(end.after, len(found))):
             if "".join((self._deferred or [])[-2:]).rstrip().endswith(end.opens):
                 raise MalformedCall("two tags are swapped")
-            behind = UNCLEAR
-        is_closing = behind is not None and behind not in end.own
+            following = UNCLEAR
+        is_closing = following is not None and following not in end.own
         if self._depth:
             self._depth -= 1
             if is_closing and self._unbalanced is None:
                 self._unbalanced = self._size
             return False
         expected = (*end.opens, *(end.call_ends or end.block_ends))
-        is_clear = self._forgotten is None or (behind in expected and not self._next)
+        is_clear = self._forgotten is None or (following in expected and not self._next)
         if is_closing and is_clear:
             return True
         self._is_unclear = self._is_unclear or is_closing
@@ -182,7 +181,7 @@ class _Value:
             self._stray = self._size
         return False
 
-    def _is_behind(self, wanted: re.Pattern[str], distance: int) -> Reader[bool]:
+    def _is_followed_by(self, wanted: re.Pattern[str], distance: int) -> Reader[bool]:
         """Whether text that a pattern matches follows an end tag."""
         source = self._source
         while True:
@@ -196,19 +195,19 @@ class _Value:
     def _is_doubled(self) -> bool:
         """Whether an end tag before another one is the end, written twice.
 
-        Text that begins on a new line ends with one.
+        A value that begins with a line end must also end with one.
         """
         return self._first != "\n" or (self._last == "\n" and not self._is_empty)
 
-    def _behind_doubled(self, distance: int) -> Reader[str | None]:
+    def _after_doubled(self, distance: int) -> Reader[str | None]:
         source, end = self._source, self._end
         while True:
             found = NON_SPACE.search(source.text, source.at + distance)
             tag = end.wanted.pattern.match(source.text, found.start()) if found else None
             if tag is None or tag.group() not in end.own:
-                return (yield from literal_behind(source, distance, end.follows))
+                return (yield from literal_after(source, distance, end.follows))
             distance = tag.end() - source.at
-            if (yield from literal_behind(source, distance, end.follows)) is None:
+            if (yield from literal_after(source, distance, end.follows)) is None:
                 return None
 
     def _may_end(self, found: str) -> Reader[bool]:
@@ -222,21 +221,21 @@ class _Value:
             return end.is_opening(source.text[source.at + len(found) : source.at + len(found) + LOOKAHEAD])
         if found in end.block_ends and end.call_ends:
             return True
-        if (yield from literal_behind(source, len(found), stops(*end.block_ends, *end.call_ends, "<"))) is not None:
+        if (yield from literal_after(source, len(found), stops(*end.block_ends, *end.call_ends, "<"))) is not None:
             return True
         return source.text[source.at + len(found)] in "\r\n"
 
-    def _decided(self) -> str:
-        """Go back to the tag that must be the end, now that the whole text is known, and return it."""
-        self.is_in_vain = True
+    def _decide(self) -> str:
+        """Go back to the tag that must be the end, as the whole text is known, and return it."""
+        self.reached_end = True
         if self._is_unclear:
             raise MalformedCall("it is not clear where a value ends")
-        given = [place for place in (self._forgotten, self._stray, self._unbalanced) if place is not None]
-        if not given or self._deferred is None:
+        candidates = [place for place in (self._forgotten, self._stray, self._unbalanced) if place is not None]
+        if not candidates or self._deferred is None:
             return ""
         if self._odd is not None and self._forgotten is not None and self._odd < self._forgotten:
             raise MalformedCall("it is not clear where a value ends")
-        place = min(given) if self._unbalanced is None or self._forgotten is not None else self._unbalanced
+        place = min(candidates) if self._unbalanced is None or self._forgotten is not None else self._unbalanced
         held = "".join(self._deferred)
         if place:
             self._put(held[:place])
@@ -246,14 +245,13 @@ class _Value:
 
 
 def read_value(source: Source, put: Callable[[str], object], end: ValueEnd, sink: Sink) -> Reader[str]:
-    """Emit the text of a value and return the tag that ended it, unread.
-    It is `""` at the end of the text.
+    """Emit the text of a value and return the tag that ended it, unread; `""` if there is none.
 
-    The number of vain searches to the end of the text is limited per answer; after that the first tag is the end.
+    At most `MAX_SEARCHES` values of an answer are searched to the end of the text; after that, the first tag is the end.
     """
-    if not sink.long_looks:
+    if not sink.searches_left:
         return (yield from source.until(end.wanted, put))
     value = _Value(source, put, end)
     found = yield from value.read()
-    sink.long_looks -= value.is_in_vain
+    sink.searches_left -= value.reached_end
     return found

@@ -1,7 +1,7 @@
 """Write tool calls as models do: the inverse of the dialects' readers, for fakes and tests.
 
-A `Form` writes one call; `each`, `array` and `wrapped` put markers around one or many. Every dialect declares its writer
-beside its markers, and round-trip tests check that its reader reads what the writer writes.
+A `Form` writes one call; `each`, `array` and `wrapped` put markers around each call or around all. Every dialect declares its
+writer beside its markers, and round-trip tests check that its reader reads what the writer writes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def wrapped(begin: str, form: Form, end: str, between: str = "") -> Writer:
 
 
 def call_object(name: str = "name", arguments: str = "arguments") -> Form:
-    """Write a call as a JSON object with a name and arguments under these keys.
+    """Return a form: a JSON object with the name and the arguments under these keys.
+
     Without a key for the name, it is `{name: arguments}`.
     """
 
@@ -59,7 +60,7 @@ def call_object(name: str = "name", arguments: str = "arguments") -> Form:
 
 
 def template(text: str) -> Form:
-    """Write a call by a template of `$NAME`, `$ARGS` (JSON) and `$AT` (its number)."""
+    """Return a form by a template of `$NAME`, `$ARGS` (JSON) and `$AT` (the call's number)."""
 
     def write(call: Call, at: int) -> str:
         head, mark, tail = text.partition("$ARGS")
@@ -73,8 +74,7 @@ def elements(
     function: str, function_end: str, parameter: str, parameter_end: str, *,
     around: str = "", between: str = "\n", pads_lines: bool = False,
 ) -> Form:  # fmt: skip
-    """Write a call as elements.
-    `$NAME` and `$KEY` stand for the names, `$TYPE` and `$IS_TEXT` for a value's type.
+    """Return a form of elements, with `$NAME`, `$KEY`, `$TYPE` and `$IS_TEXT` in the tags.
 
     With `pads_lines`, text between two line ends gets two more, because readers remove one at each end as padding.
     """
@@ -109,8 +109,9 @@ def _for_value(text: str, value: object) -> str:
 
 
 def pairs(mark: str = "", line: str = "\n", space: str = "") -> Form:
-    """Write a call as its name, then keys and values in turn.
-    `space` stands before the tags' names.
+    """Return a form of the name, then alternating keys and values.
+
+    `space` is the prefix of the tags' names.
     """
 
     def write(call: Call, _: int) -> str:
@@ -129,7 +130,7 @@ def python(call: Call, _: int) -> str:
 
 
 def colons(quote: str) -> Form:
-    """Write a call as `call:NAME{key:value}`, text between the dialect's own quotes."""
+    """Return a form `call:NAME{key:value}` with text between the dialect's quotes."""
 
     def written(value: object, *, is_top: bool = False) -> str:
         if isinstance(value, str):

@@ -1,7 +1,7 @@
 """XML-like calls: a function element with one element for each parameter.
 
-The tool's schema types the parameters. Each family names the elements differently, and closing ones may be missing; `Elements`
-holds the names.
+The tool's schema decides the types of the parameters. Each family names the elements differently, and end tags may be missing;
+`Elements` has the names.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from lmdeck._parsing.offered_tools import ANY, STRING, json_for
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
 from lmdeck._parsing.typed_values import typed_value
-from lmdeck._parsing.value_ends import ValueEnd, literal_behind, read_value
+from lmdeck._parsing.value_ends import ValueEnd, literal_after, read_value
 
 NAME = late_pattern(
     r"""^\s*(?:name\s*=\s*)?(?:"([^"]*)"|'([^']*)'|“([^”]*)”|["']?([^"'>]*?)["']?)\s*(?:\s[\w-]+\s*=.*)?$""", re.DOTALL
 )
 CONTROL = late_pattern(r"<[|｜][\w.:\-]{1,40}[|｜]>")
-CONTROL_BEGUN = late_pattern(r"<(?:[|｜][\w.:\-]{0,40}[|｜]?)?\Z")
+PARTIAL_CONTROL = late_pattern(r"<(?:[|｜][\w.:\-]{0,40}[|｜]?)?\Z")
 STRING_ATTRIBUTE = late_pattern(r"""\bstring\s*=\s*["'“”]?(true|false)""")
 VALUE_ATTRIBUTE = late_pattern(r"""\bstring\s*=\s*"((?!(?:true|false)")[^"]*)\"""")
 WORD = late_pattern(r"<([^\s=]*)")
@@ -37,7 +37,7 @@ CDATA = ("<![CDATA[", "]]>")
 KEY = late_pattern(r"""\s*["']?([^"'<>\s]+)["']?(?:\s[^<>]*)?>""")
 HEADER_LIMIT = 300
 GAP_LIMIT = 400
-"""How much text may stand before the first parameter."""
+"""How many characters there may be before the first parameter."""
 HEADER_END = stops(">", "<")
 SPACE = late_pattern(r"\s*")
 OTHER_TEXT = late_pattern(r"[^\S\n]*+(.|\n)")
@@ -48,7 +48,7 @@ WHOLE = ARGUMENT_KEYS | {"properties"}
 class Elements(Struct, frozen=True):
     """The tags of a family: of functions, of parameters, and of the block's end.
 
-    With `ends_with_text`, a function ends with the token at which the model stops, which servers may cut off.
+    With `ends_with_text`, the end tag of a function is the token at which the model stops, which servers may remove.
     """
 
     function: tuple[str, ...]
@@ -77,13 +77,14 @@ class Elements(Struct, frozen=True):
 
     def value_end(self, opening: str, is_opening: Callable[[str], bool]) -> ValueEnd:
         """Return the tags that end the text after `opening`.
+
         `is_opening` returns whether a tag in it opens a parameter.
         """
         word = WORD.match(opening)
         same = tuple(end for end in self.parameter_end if word and end == f"</{word.group(1)}>")
         return ValueEnd(
             own=same or self.parameter_end, opens=(opening,), call_ends=self.function_end, block_ends=self.ends,
-            island=CDATA if self.entities else None, is_opening=is_opening,
+            cdata=CDATA if self.entities else None, is_opening=is_opening,
         )  # fmt: skip
 
 
@@ -112,16 +113,16 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
     opening = stops(*elements.function)
     elements = elements.within((yield from source.take(opening)))
     header, alone = yield from read_header(source, sink)
-    given: dict[str, str] = {}
-    while not alone and (yield from literal_behind(source, 0, opening)):
+    attributes: dict[str, str] = {}
+    while not alone and (yield from literal_after(source, 0, opening)):
         yield from source.skip_space()
         yield from source.take(opening)
         again, is_empty = yield from read_header(source, sink)
         if is_empty and (value := VALUE_ATTRIBUTE.search(again)):
-            given[name_in(again)] = without_entities(value.group(1))
+            attributes[name_in(again)] = without_entities(value.group(1))
             continue
         alone = is_empty
-        if given or name_in(again) != name_in(header):
+        if attributes or name_in(again) != name_in(header):
             raise MalformedCall(f"the function {name_in(header)!r} has no end")
         sink.note("a doubled opening element")
     sink.hold()
@@ -130,8 +131,8 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
     if not alone:
         space = yield from source.collect_while(SPACE)
         is_json = (yield from source.peek()) == "{"
-        if given:
-            yield from _given_parameters(source, sink, elements, given)
+        if attributes:
+            yield from _attribute_parameters(source, sink, elements, attributes)
         elif is_json:
             sink.release()
             yield from json_arguments(source, sink.write, sink, stops(*elements.function_end))
@@ -142,36 +143,30 @@ def elements_call(source: Source, sink: Sink, elements: Elements) -> Reader[None
             yield from parameters(source, sink, elements, space)
         yield from source.skip_space()
         ended = yield from source.take(stops(*elements.function_end))
-        if ended and not sink.has_keys and (yield from literal_behind(source, 0, stops(*elements.parameter, "{"))):
+        if ended and not sink.has_keys and (yield from literal_after(source, 0, stops(*elements.parameter, "{"))):
             raise MalformedCall(f"the function {name_in(header)!r} ends before its parameters")
     if not (is_json or sink.has_keys) and (yield from _is_mentioned(source, sink)):
         raise NotACall
     sink.close()
 
 
-def _given_parameters(source: Source, sink: Sink, elements: Elements, given: dict[str, str]) -> Reader[None]:
-    """Write parameters whose values stood in attributes.
-
-    DeepSeek V4 Flash writes them so (codex-relay #49).
-    """
+def _attribute_parameters(source: Source, sink: Sink, elements: Elements, attributes: dict[str, str]) -> Reader[None]:
+    """Write parameters whose values are attributes, as in DeepSeek V4 Flash (codex-relay #49)."""
     ends = stops(*elements.function_end)
     if not (yield from source.ahead(ends)):
         is_cut = not (yield from source.peek()) or (yield from source.ends_inside(ends, least=1))
-        raise TruncatedCall if is_cut else MalformedCall("text stands among its parameters")
+        raise TruncatedCall if is_cut else MalformedCall("text between its parameters")
     sink.note("values as attributes")
     sink.release()
     sink.write("{")
-    for at, (key, text) in enumerate(given.items()):
+    for at, (key, text) in enumerate(attributes.items()):
         sink.write_key(key, is_first=not at)
         sink.write(json_for(text, sink.tools.types(sink.name, key) or STRING))
     sink.write("}")
 
 
 def _is_mentioned(source: Source, sink: Sink) -> Reader[bool]:
-    """Whether a function without arguments stands inside a line of text.
-
-    It is then hardly a call.
-    """
+    """Whether a function without arguments is inside a line of text, and so probably not a call."""
     if sink.code_spans.is_line_start:
         return False
     while True:
@@ -223,15 +218,12 @@ def parameters(source: Source, sink: Sink, elements: Elements, space: str = "") 
 
 
 def named_openings(sink: Sink) -> Stops:
-    """Return elements that have the names of the open call's parameters."""
+    """Return the opening tags with the names of the open call's parameters."""
     return stops(*(f"<{key}>" for key in sink.tools.properties(sink.name)))
 
 
 def named_parameters(source: Source, sink: Sink, elements: Elements) -> Reader[None]:
-    """Read parameters as elements with their own names, `<KEY>VALUE</KEY>`.
-
-    Some models write them so.
-    """
+    """Read parameters as elements with their own names, `<KEY>VALUE</KEY>`."""
     openings = named_openings(sink)
     sink.note("elements named like parameters")
     sink.write("{")
@@ -258,7 +250,7 @@ def named_parameters(source: Source, sink: Sink, elements: Elements) -> Reader[N
 
 
 def _repeats(source: Source, tag: str, sink: Sink, before: str = "") -> Reader[bool]:
-    """Read a repeated opening element if it comes `before` some text; return whether it did."""
+    """Read a repeated opening element if `before` follows it; return whether it was read."""
     wanted = tag + before
     while not source.closed and wanted.startswith(source.text[source.at : source.at + len(wanted)]):
         if len(source.text) - source.at >= len(wanted):
@@ -281,7 +273,7 @@ def _check_gap(sink: Sink, elements: Elements, gap: str) -> None:
     for end in elements.parameter_end:
         text = text.replace(end, "")
     if text != gap and text.strip():
-        raise MalformedCall("a value stands without the opening element of its parameter")
+        raise MalformedCall("a value without the opening element of its parameter")
     if text != gap:
         sink.note("a superfluous closing element")
     elif gap:
@@ -333,10 +325,7 @@ def _parameter(
 
 
 def _begins_parameter(header: str, declared: Mapping[str, Any], sink: Sink) -> bool:
-    """Whether an opening tag inside a value opens the next parameter.
-
-    The text after it decides.
-    """
+    """Whether an opening tag inside a value opens the next parameter, by the text after it."""
     found = KEY.match(header)
     return found is not None and not sink.has_key(found.group(1)) and (not declared or found.group(1) in declared)
 
@@ -376,8 +365,8 @@ def _decoded_value(source: Source, sink: Sink, value_end: ValueEnd, types: froze
     plain, *sections = "".join(parts).split(begin)
     decoded = [without_entities(plain)]
     for section in sections:
-        inside, _, behind = section.partition(close)
-        decoded += [inside, without_entities(behind)]
+        inside, _, after = section.partition(close)
+        decoded += [inside, without_entities(after)]
     text = "".join(decoded)
     sink.write(encode_basestring(text) if types == STRING else json_for(text, types))
     return end
@@ -416,7 +405,7 @@ def _passes_control(source: Source) -> Reader[bool]:
         if found:
             source.at = found.end()
             return True
-        if source.closed or not CONTROL_BEGUN.match(source.text, source.at):
+        if source.closed or not PARTIAL_CONTROL.match(source.text, source.at):
             return False
         yield
 

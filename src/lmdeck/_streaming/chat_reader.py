@@ -281,7 +281,7 @@ class ChatReader:
         self._assembler.end()
 
     def _decode_repaired(self, event: ServerSentEvent) -> WireCompletion:
-        """Decode JSON with half a surrogate pair, as sent by servers that cut UTF-16 text.
+        """Decode JSON with a lone surrogate, as sent by servers that cut UTF-16 text.
 
         Raises:
             MalformedStreamError: Something else is wrong with it.

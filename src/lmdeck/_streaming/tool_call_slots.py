@@ -231,7 +231,7 @@ def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] 
     if found is None:
         return None, "", []
     written, notes = found
-    return decode_arguments(written), written, notes or ["half a surrogate pair"]
+    return decode_arguments(written), written, notes or ["a lone surrogate"]
 
 
 def _as_text(arguments: dict[str, Any] | list[Any] | None) -> str:

@@ -1,4 +1,5 @@
 """The registry of dialects.
+
 A new dialect is declared in the file of its family, or in a new file that is listed here.
 """
 
@@ -51,7 +52,8 @@ def dialect_named(name: str) -> Dialect:
     """
     if name not in REGISTRY:
         raise ConfigurationError(
-            f"There is no dialect {name!r}.", hint='`lmdeck.dialects()` lists them; "auto" recognises every one.'
+            f"There is no dialect {name!r}.",
+            hint='`lmdeck.dialects()` lists all dialects; "auto" recognises each of them.',
         )
     return REGISTRY[name]
 

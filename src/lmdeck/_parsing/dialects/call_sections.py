@@ -18,7 +18,7 @@ from lmdeck._parsing.dialects.xml_tags import THINK, tag_block
 from lmdeck._parsing.json_calls import ARGUMENT_KEYS, NAME_KEYS, json_arguments, json_call, json_calls, json_objects
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, UnofferedCall, stops
-from lmdeck._parsing.value_ends import literal_behind
+from lmdeck._parsing.value_ends import literal_after
 from lmdeck._parsing.writers import elements, template, wrapped
 from lmdeck._parsing.xml_calls import Elements, elements_call
 
@@ -50,7 +50,7 @@ def call_section(  # noqa: C901 - one grammar, read top down
             yield from source.skip_space()
             if len(sink.completed) > completed and (yield from source.ends_inside(any_end)):
                 return
-            if not inside and len(sink.completed) > completed and (yield from begins_unopened(source, sink)):
+            if not inside and len(sink.completed) > completed and (yield from call_lacks_begin(source, sink)):
                 inside = True
             if not inside and not (yield from source.take(opening)):
                 if (yield from source.take(stops(*end))):
@@ -59,7 +59,7 @@ def call_section(  # noqa: C901 - one grammar, read top down
                     yield from source.take(stops(*calls_end))
                     return
                 if (char := (yield from source.peek())) in ("{", "[") and (
-                    yield from literal_behind(source, 0, stops("{", "[{"))
+                    yield from literal_after(source, 0, stops("{", "[{"))
                 ):
                     yield from (json_calls if char == "[" else json_objects)(source, sink, ending)
                     continue
@@ -84,33 +84,33 @@ def call_section(  # noqa: C901 - one grammar, read top down
             elif (yield from source.skip_space()) == "{":
                 yield from json_call(source, sink, ending)
             else:
-                yield from one(source, sink)
+                yield from call(source, sink)
             source.mark()
             yield from source.skip_space()
             while (yield from source.take(stops(*after_json, *end))):
                 yield from source.skip_space()
             source.mark()
 
-    def begins_unopened(source: Source, sink: Sink) -> Reader[bool]:
-        """Whether another call without its first token follows: an id, and the token after ids."""
+    def call_lacks_begin(source: Source, sink: Sink) -> Reader[bool]:
+        """Whether another call follows without its first token: an id, and the token after ids."""
         wanted = stops(*after_name)
         while True:
             rest = source.text[source.at : source.at + ID_LIMIT]
             found = wanted.pattern.search(rest)
             if found:
-                lead_ = next((text for text in lead if rest.startswith(text)), "")
-                found = wanted.pattern.search(rest, len(lead_)) or found
-                header = rest[len(lead_) : found.start()].strip()
-                return "<" not in header and bool(named_by(header, sink))
+                skipped = len(next((text for text in lead if rest.startswith(text)), ""))
+                found = wanted.pattern.search(rest, skipped) or found
+                header = rest[skipped : found.start()].strip()
+                return "<" not in header and bool(tool_in_id(header, sink))
             if source.closed or len(rest) == ID_LIMIT or len(rest.partition("<")[0].split()) > 1:
                 return False
             yield
 
-    def one(source: Source, sink: Sink) -> Reader[None]:
+    def call(source: Source, sink: Sink) -> Reader[None]:
         header = (yield from source.collect(name_ends)).strip()
-        name = named_by(header, sink)
+        name = tool_in_id(header, sink)
         if not name:
-            yield from named_inside(source, sink, header)
+            yield from call_without_name(source, sink, header)
             return
         sink.open(name)
         sink.flush()
@@ -123,17 +123,17 @@ def call_section(  # noqa: C901 - one grammar, read top down
         if not char or (yield from source.ends_inside(inside_call, least=1)):
             raise TruncatedCall
         if char != "{" and (closing := (yield from source.ahead(ending))):
-            if (yield from literal_behind(source, len(closing), stops("{"))):
+            if (yield from literal_after(source, len(closing), stops("{"))):
                 raise MalformedCall("the call ends before its arguments")
             sink.close()
             return
         yield from json_arguments(source, sink.write, sink, ending)
         sink.close()
 
-    def named_inside(source: Source, sink: Sink, header: str) -> Reader[None]:
-        """Read a call whose header is a number or an id.
+    def call_without_name(source: Source, sink: Sink, header: str) -> Reader[None]:
+        """Read a call whose header is a number or an unknown id.
 
-        The tool is named beside the arguments, or found by them.
+        The tool is named beside the arguments, or is the only one that has these arguments.
         """
         yield from source.take(stops(*after_name))
         yield from source.skip_space()
@@ -143,14 +143,14 @@ def call_section(  # noqa: C901 - one grammar, read top down
         parts: list[str] = []
         if (yield from source.peek()) == "{":
             yield from json_arguments(source, parts.append, sink, ending)
-        given = decode_arguments("".join(parts))
-        name, arguments = _unpacked(given if isinstance(given, dict) else {})
+        decoded = decode_arguments("".join(parts))
+        name, arguments = _name_and_arguments(decoded if isinstance(decoded, dict) else {})
         if name is not None:
             sink.open(name)
             sink.write(arguments)
             sink.note("the name beside the arguments")
         elif header.isdigit():
-            sink.open(_only_tool_with(set(given or {}), sink))
+            sink.open(_only_tool_with(set(decoded or {}), sink))
             sink.write("".join(parts))
             sink.note("a missing name")
         else:
@@ -160,8 +160,8 @@ def call_section(  # noqa: C901 - one grammar, read top down
     return read
 
 
-def named_by(header: str, sink: Sink) -> str:
-    """Return the offered tool that an id names; `""` if it names none."""
+def tool_in_id(header: str, sink: Sink) -> str:
+    """Return the offered tool that an id names; `""` if it does not name one."""
     found = ID.fullmatch(header)
     for name in (INDEX.sub("", header), header, found.group(1) if found else ""):
         if sink.tools.resolve(name) is not None:
@@ -169,20 +169,20 @@ def named_by(header: str, sink: Sink) -> str:
     return ""
 
 
-def _unpacked(given: dict[str, object]) -> tuple[str | None, str]:
-    """Return the name and the arguments in an object that holds both; None if it does not."""
-    name = next((given[key] for key in given if key in NAME_KEYS), None)
-    arguments = next((given[key] for key in given if key in ARGUMENT_KEYS), None)
-    if not isinstance(name, str) or not isinstance(arguments, dict) or len(given) > 3:
+def _name_and_arguments(members: dict[str, object]) -> tuple[str | None, str]:
+    """Return the name and the arguments in an object that has both; else None and `""`."""
+    name = next((members[key] for key in members if key in NAME_KEYS), None)
+    arguments = next((members[key] for key in members if key in ARGUMENT_KEYS), None)
+    if not isinstance(name, str) or not isinstance(arguments, dict) or len(members) > 3:
         return None, ""
     return name, json.dumps(arguments, ensure_ascii=False)
 
 
 def _only_tool_with(keys: set[str], sink: Sink) -> str:
-    """Return the one tool that has some parameters.
+    """Return the only tool that has all of these parameters.
 
     Raises:
-        UnofferedCall: There is none, or more than one.
+        UnofferedCall: No tool has them, or more than one.
     """
     fitting = [name for name in sink.tools.schemas if keys and keys <= set(sink.tools.properties(name))]
     if len(fitting) != 1:

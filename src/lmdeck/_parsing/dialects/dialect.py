@@ -16,10 +16,10 @@ BodyReader = Callable[[Source, Sink], Reader[None]]
 class Marker(Struct, frozen=True):
     """Text that begins a call, and the reader of what follows it.
 
-    With `keeps`, the reader sees the marker itself too. With `at_start`, it counts only at the start of the answer or of a
+    With `keeps`, the marker itself is left for the reader. With `at_start`, it counts only at the start of the answer or of a
     line: it is not a special token, and prose may contain it. A `channel` marker begins a message that may also be content or
     reasoning, and is read whether tools were offered or not; an `inline` one also inside reasoning.
-    A `loose` one acts without a call or a header that proves it, so only where its dialect is known to be spoken.
+    A `loose` one has an effect without a call or a header as proof, so it counts only if the model is known to use its dialect.
     """
 
     text: str
@@ -38,9 +38,9 @@ class Marker(Struct, frozen=True):
 
 class ReasoningTags(Struct, frozen=True):
     """The tags around reasoning, `anywhere` or only at the start of the answer.
-    Special tokens count anywhere.
 
-    A `label` may follow the opening tag; the `content` openings are those of the answer itself, and are dropped.
+    Special tokens count anywhere. A `label` may follow the opening tag. The `content` openings begin the answer itself, and
+    are dropped.
     """
 
     open: str
@@ -54,16 +54,18 @@ class ReasoningTags(Struct, frozen=True):
 class Dialect(Struct, frozen=True, kw_only=True):
     """One syntax in which models call tools, and the models that use it.
 
-    The `own` markers are too common to be looked for in every text: they count only where the dialect is asked for by name.
-    So it is with `byte_level`: text in which the tokenizer's letters for a space and a line end, `Ġ` and `Ċ`, were left.
-    `writes` is the other direction: calls as these models write them (None: they call no tools). `content_frame` and
-    `thought_frame` are what they write before and after content and reasoning; reasoning between tags needs no frame.
+    The `only_if_known` markers are too common to be looked for in every text: they count only if the dialect is selected by
+    name or by the model's architecture. So does `byte_level`: spaces and line ends are the tokenizer's letters `Ġ` and `Ċ`.
+    `drops` are tokens that are removed. A call without markers may begin with one of the characters of `bare` or, with
+    `pythonic`, as a list of Python calls. `writes` writes calls as these models do (None: they do not call tools).
+    `content_frame` and `thought_frame` are the texts before and after content and reasoning; reasoning between tags needs no
+    frame. `example` is a call; the documentation shows it, or `shown`.
     """
 
     name: str
     models: str
     markers: tuple[Marker, ...] = ()
-    own: tuple[Marker, ...] = ()
+    only_if_known: tuple[Marker, ...] = ()
     byte_level: bool = False
     reasoning: tuple[ReasoningTags, ...] = ()
     drops: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""DeepSeek V3.2 and later: elements whose names carry a token.
+"""DeepSeek V3.2 and later: elements whose names begin with a token.
 
-The token is `｜DSML｜`; GigaChat 3.5's is `｜GCML｜`. A parameter says itself whether it is text (`string="true"`) or JSON.
-V4.1 writes a space after the token.
+The token is `｜DSML｜`; GigaChat 3.5's is `｜GCML｜`. An attribute of a parameter says whether it is text
+(`string="true"`) or JSON. V4.1 writes a space after the token.
 
 Sources: DeepSeek's encoding scripts beside the models on Hugging Face; vLLM (also for GigaChat), SGLang, llama.cpp.
 """
@@ -18,10 +18,7 @@ BLOCKS = ("function_calls", "tool_calls", "toolcalls", "tool_call", "calls", "to
 
 
 def family(*marks: str) -> tuple[Marker, ...]:
-    """Return the markers of elements with these marks in their names.
-
-    They mark a block, or an invoke without one.
-    """
+    """Return the markers of elements with these tokens: of a block, or of an invoke without one."""
     opens = tuple(f"<{mark}{space}" for mark in marks for space in ("", " "))
     closes = tuple(f"</{mark}{space}" for mark in marks for space in ("", " "))
     ends = tuple(f"{close}{block}>" for close in closes for block in BLOCKS)

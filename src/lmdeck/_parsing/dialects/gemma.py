@@ -1,6 +1,7 @@
 """Gemma 4 and FunctionGemma: `call:NAME{key:value,…}`, strings between tokens.
 
-A bare value is typed by the tool's schema. Models forget the string tokens, write ordinary quotes or add spaces; all are read.
+The tool's schema decides the type of a bare value. Models forget the string tokens, write ordinary quotes or add spaces; all of
+these forms are read.
 
 Sources: Google's Gemma 4 and FunctionGemma cards; vLLM, SGLang, llama.cpp, Ollama.
 """
@@ -19,7 +20,7 @@ from lmdeck._parsing.offered_tools import STRING, json_for, types_of
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NON_SPACE, MalformedCall, NotACall, Reader, Source, TruncatedCall, stops
 from lmdeck._parsing.unmarked_json import drafted
-from lmdeck._parsing.value_ends import literal_behind
+from lmdeck._parsing.value_ends import literal_after
 from lmdeck._parsing.writers import colons, each
 
 GEMMA_QUOTE, ESCAPE = STRING_TOKENS = ('<|"|>', "<escape>")
@@ -29,7 +30,7 @@ PROOF_LIMIT = 400
 NAME = late_pattern(r"[^\s{}<(]*")
 NUMBER = late_pattern(r"-?\d")
 BARE_CALL = late_pattern(r"call:([\w.\-]{1,80})\{")
-BARE_CALL_BEGUN = late_pattern(r"call:[\w.\-]{0,80}\Z")
+PARTIAL_BARE_CALL = late_pattern(r"call:[\w.\-]{0,80}\Z")
 CONTENT_CHANNELS = tuple(f"<|channel>{label}\n" for label in ("content", "final", "response", "answer"))
 
 
@@ -41,7 +42,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
     def read(source: Source, sink: Sink) -> Reader[None]:
         char = yield from source.skip_space()
-        if char == ":" and (yield from literal_behind(source, 1, BEGIN)):
+        if char == ":" and (yield from literal_after(source, 1, BEGIN)):
             source.at += 1
             sink.note("a superfluous colon")
         if not char:
@@ -60,12 +61,12 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         yield from source.take(wanted)
 
     def calls(source: Source, sink: Sink) -> Reader[None]:
-        """Read one call, or several directly after one another, each by itself."""
+        """Read one call, or several directly after one another, each separately."""
         block = Block(source, sink)
         while True:
             yield from block.member(call(source, sink), wanted)
             char = yield from source.skip_space()
-            if char == "," and (yield from literal_behind(source, 1, BEGIN)):
+            if char == "," and (yield from literal_after(source, 1, BEGIN)):
                 source.at += 1
                 yield from source.skip_space()
             if not (yield from source.ahead(BEGIN)):
@@ -80,7 +81,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
         if not char:
             raise TruncatedCall
         if char not in "{<(":
-            raise MalformedCall(f"{char!r} stands where a brace was expected")
+            raise MalformedCall(f"expected a brace, found {char!r}")
         sink.open(name)
         if not begin:
             sink.note("a missing 'call:'")
@@ -94,7 +95,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
     def in_brackets(source: Source, sink: Sink) -> Reader[None]:
         """Read `({…})` or `(key=value, …)`, which models write for `{…}` (hermes-agent #7449)."""
-        sink.note("brackets for braces")
+        sink.note("brackets instead of braces")
         schema = sink.tools.schemas.get(sink.name, {})
         source.at += 1
         if (yield from source.skip_space()) == "{":
@@ -181,7 +182,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
         while (yield from source.until(string_end, put)):
             source.at += len(quote)
-            if (yield from goes_on(source)):
+            if (yield from continues(source)):
                 return
             if has_end:
                 raise MalformedCall("a string has no end")
@@ -192,7 +193,7 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
             raise MalformedCall("a string has no end")
         raise TruncatedCall
 
-    def goes_on(source: Source) -> Reader[bool]:
+    def continues(source: Source) -> Reader[bool]:
         """Whether a comma, a bracket or the end of the call comes next."""
         while True:
             found = NON_SPACE.search(source.text, source.at)
@@ -242,12 +243,12 @@ def braces(quote: str, *ends: str) -> BodyReader:  # noqa: C901 - one grammar, r
 
 
 GEMMA_CALLS = braces(GEMMA_QUOTE, "<tool_call|>", "<call|>", "</call>")
-MISSPELT = ("<|tool_call|>", "<call>")
+MISSPELLED = ("<|tool_call|>", "<call>")
 
 
-def misspelt_calls(source: Source, sink: Sink) -> Reader[None]:
+def misspelled_calls(source: Source, sink: Sink) -> Reader[None]:
     """Read calls after a first token that is misspelled (vmlx-swift #61)."""
-    yield from source.take(stops(*MISSPELT))
+    yield from source.take(stops(*MISSPELLED))
     yield from GEMMA_CALLS(source, sink)
 
 
@@ -260,7 +261,7 @@ def bare_calls(source: Source, sink: Sink) -> Reader[None]:
         NotACall: Another word follows, no tool of that name was offered, or no string token proves the dialect.
     """
     while not (found := BARE_CALL.match(source.text, source.at)):
-        if source.closed or not BARE_CALL_BEGUN.match(source.text, source.at):
+        if source.closed or not PARTIAL_BARE_CALL.match(source.text, source.at):
             raise NotACall
         yield
     if sink.tools.resolve(found.group(1)) is None:
@@ -281,7 +282,7 @@ DIALECTS = (
         markers=(
             Marker("<|tool_call>", GEMMA_CALLS), Marker("<|call>", GEMMA_CALLS),
             Marker("call:", bare_calls, keeps=True, at_start=True),
-            *(Marker(f"{token}call:", misspelt_calls, keeps=True, at_start=token == "<call>") for token in MISSPELT),
+            *(Marker(f"{token}call:", misspelled_calls, keeps=True, at_start=token == "<call>") for token in MISSPELLED),
         ),
         reasoning=(ReasoningTags("<|channel>", "<channel|>", anywhere=True, label="thought", content=CONTENT_CHANNELS),),
         drops=("<tool_call|>", "<|tool_response>", "<turn|>", "<tool_response|>"), architectures=("gemma4",),

@@ -67,7 +67,7 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
     if end != "<|message|>" and (size := _begin_of_text(header)):
         source.unread(header[size:])
         if end or sink.is_at_start or header.startswith("<|start|>"):
-            sink.report("repaired", "The header of a message had no end", header[:size], (begin, source.place))
+            sink.report("repaired", "The header of a message has no end", header[:size], (begin, source.place))
             return header[:size]
         source.unread(header[:size])
         raise NotACall
@@ -88,9 +88,9 @@ def header_of(source: Source, sink: Sink) -> Reader[str]:
 
 
 def _up_to_text(source: Source) -> Reader[tuple[str, str]]:
-    """Return the text up to a token; the token stays unread.
+    """Return the text up to a token, and the token, which stays unread.
 
-    Of longer text without a token, only a header at its beginning is returned.
+    If no token follows within the limit, return the text only if it begins with a whole header.
     """
     try:
         return (yield from source.within(HEADER_END, HEADER_LIMIT))
@@ -103,10 +103,7 @@ def _up_to_text(source: Source) -> Reader[tuple[str, str]]:
 
 
 def _begin_of_text(header: str) -> int:
-    """Return the length of a whole header directly followed by text, without a token between.
-
-    Return 0 if it is not such a header.
-    """
+    """Return the length of a whole header that text follows without a token between; else 0."""
     found = WHOLE_HEADER.match(header)
     text = header[found.end() :] if found else ""
     return found.end() if found and text[:1] not in ("", "<") and not "to=".startswith(text) else 0
@@ -114,6 +111,7 @@ def _begin_of_text(header: str) -> int:
 
 def message(source: Source, sink: Sink, default: str = "user") -> Reader[None]:
     """Read one message from its first token on.
+
     Without a channel and a recipient, it is for `default`.
     """
     header = yield from header_of(source, sink)
@@ -163,13 +161,14 @@ def to_user(source: Source, sink: Sink, ends: Stops) -> Reader[None]:
 
 def to_itself(source: Source, sink: Sink) -> Reader[None]:
     """Read a message to `assistant`, which is not a tool.
+
     Unless it ends like a call, it is for the user.
     """
     begin, parts = source.place, list[str]()
     end = yield from source.until(MESSAGE_ENDS, parts.append)
     text = "".join(parts)
     if end == "<|call|>":
-        sink.report("text_left_out", f"A call of the model itself was left out: {text}", text, (begin, source.place))
+        sink.report("text_left_out", f"A call of `assistant` was left out: {text}", text, (begin, source.place))
     else:
         sink.emit_content(text)
 
@@ -189,7 +188,7 @@ def bare_thought(source: Source, sink: Sink) -> Reader[None]:
     """Read a reasoning message whose header the template wrote.
 
     Raises:
-        NotACall: A header follows: two tokens are in each other's place.
+        NotACall: A header follows: two tokens are swapped.
     """
     if (yield from source.ahead(stops("assistant to="))):
         raise NotACall
@@ -232,7 +231,7 @@ def _without_type(name: str, sink: Sink) -> str:
     """
     for word in GLUED:
         if sink.tools.resolve(name) is None and sink.tools.resolve(name.removesuffix(word)) is not None:
-            sink.note(f"the recipient {name!r}")
+            sink.note(f"the recipient was written as {name!r}")
             return name.removesuffix(word)
     return name
 

@@ -26,7 +26,7 @@ MESSAGE_END = stops(
 )  # fmt: skip
 TURNS = ("<|message_model|>", "<|message_user|>")
 WHOLE_HEADER = late_pattern(r"<\|message_[a-z]+\|>(?:[^<>\n]{0,200}<\|content_|<\|(?:end_message|message_))")
-HEADER_BEGUN = late_pattern(r"<\|message_[a-z]+\|>[^<>\n]{0,200}(?:<\|?[a-z_]*)?\Z")
+PARTIAL_HEADER = late_pattern(r"<\|message_[a-z]+\|>[^<>\n]{0,200}(?:<\|?[a-z_]*)?\Z")
 HEADER_LIMIT = 400
 LEAD = late_pattern(r"[A-Za-z_][\w.\-]*(?:(<\|content_invoke_tool_[a-z])|<[|a-z_]*\Z|\Z)")
 
@@ -55,17 +55,17 @@ def inkling(source: Source, sink: Sink) -> Reader[None]:
 
 
 def _begins_message(source: Source) -> Reader[bool]:
-    """Whether the rest of a header follows a token, so that it is not merely mentioned."""
+    """Whether the rest of a header follows a token, which is then more than a mention of it."""
     while True:
         if WHOLE_HEADER.match(source.text, source.at):
             return True
-        if source.closed or not HEADER_BEGUN.match(source.text, source.at):
-            return source.closed and HEADER_BEGUN.match(source.text, source.at) is not None
+        if source.closed or not PARTIAL_HEADER.match(source.text, source.at):
+            return source.closed and PARTIAL_HEADER.match(source.text, source.at) is not None
         yield
 
 
 def named(source: Source, sink: Sink) -> Reader[None]:
-    """Read a message that begins with the tool's name, as the template wrote its first token."""
+    """Read a message that begins with the tool's name: the template wrote its first token."""
     while True:
         found = LEAD.match(source.text, source.at, source.at + HEADER_LIMIT)
         if found is None:
@@ -93,7 +93,7 @@ def inkling_call(source: Source, sink: Sink, name: str) -> Reader[None]:
     elif not char:
         raise TruncatedCall
     else:
-        raise UnofferedCall(f"text arguments of {name!r}") if name else MalformedCall("no JSON")
+        raise UnofferedCall(f"the arguments of {name!r} are not JSON") if name else MalformedCall("it is not JSON")
     source.mark()
     yield from sink.discard_until(source, MESSAGE_END, "Text after the arguments")
 
@@ -118,7 +118,7 @@ DIALECTS = (
                 "<|content_invoke_tool_text|>",
             )
         ),
-        own=tuple(Marker(first, named, keeps=True, at_start=True, channel=True) for first in f"{ascii_letters}_"),
+        only_if_known=tuple(Marker(first, named, keeps=True, at_start=True, channel=True) for first in f"{ascii_letters}_"),
         drops=("<|end_message|>", "<|content_model_end_sampling|>", "<|content_tool_error|>"),
         example='<|message_model|>f<|content_invoke_tool_json|>{"name":"f","args":{"a":1}}<|end_message|>',
     ),

@@ -26,14 +26,14 @@ ARGUMENT_END = ValueEnd(
     opens=("<|open|>argument",),
     call_ends=("<|close|>call",),
     odd=("<|sep|>", "<|close|>", "<|open|>"),
-    behind=late_pattern(r"\s*argument key="),
+    after=late_pattern(r"\s*argument key="),
 )
 SECTION_ENDS = stops("<|close|>", "<|open|>")
 SECTIONS = ("think", "response", "tools", "message", "call")
 CALL_SECTIONS = ("tools", "call", "argument")
 TURN = stops("<|open|>", "<|close|>")
 GLUED = "toolscall "
-"""The header of a section of calls and of its first call, without the tokens between.
+"""The headers of a section of calls and of its first call, without the tokens between them.
 
 Source: oh-my-pi #8495.
 """
@@ -42,7 +42,8 @@ SECTION = late_pattern(r"\w*")
 
 def kimi(source: Source, sink: Sink) -> Reader[None]:
     """Read one of Kimi K3's sections, from `<|open|>` or `<|close|>` on.
-    Without tools, those of calls are text.
+
+    Without tools, sections of calls are text.
     """
     begin = source.place
     if (yield from source.take(TURN)) == "<|close|>":
@@ -58,21 +59,23 @@ def kimi(source: Source, sink: Sink) -> Reader[None]:
     is_whole = yield from source.take(SEPARATOR)
     if kind == "call":
         yield from kimi_call(source, sink, section)
-        yield from _behind_call(source, sink)
+        yield from _after_call(source, sink)
         return
     if section and (kind not in SECTIONS or "<" in section or not is_whole):
-        sink.report("text_left_out", f"A section called {section!r} was opened", span=(begin, source.place))
+        sink.report(
+            "text_left_out", f"The start of a section called {section!r} was left out", span=(begin, source.place)
+        )
     if section == "think":
         yield from sink.reasoning_body(SECTION_ENDS)
     elif section == "response":
         yield from sink.message(SECTION_ENDS)
 
 
-def _behind_call(source: Source, sink: Sink) -> Reader[None]:
-    """Skip text between a call and the end of a section, where none can stand.
+def _after_call(source: Source, sink: Sink) -> Reader[None]:
+    """Skip text between a call and the end of its section.
 
     Raises:
-        NotACall: No section ends there: the text is content.
+        NotACall: The section does not end there: the text is content.
     """
     source.mark()
     begin, parts = source.place, list[str]()
@@ -100,9 +103,7 @@ def _end_of_section(source: Source, sink: Sink, begin: int) -> Reader[None]:
 
 
 def attributes_in(header: str) -> dict[str, str]:
-    """Return the attributes of a header.
-    Quotes in them are escaped with backslashes or as in XML.
-    """
+    """Return the attributes of a header; their quotes are escaped with backslashes or as in XML."""
     return {key: without_entities(re.sub(r"\\(.)", r"\1", value)) for key, value in ATTRIBUTE.findall(header)}
 
 
@@ -122,9 +123,9 @@ def kimi_call(source: Source, sink: Sink, header: str) -> Reader[None]:
         argument_header = yield from source.collect(HEADER_ENDS)
         if not (yield from source.take(SEPARATOR)) or not ATTRIBUTES.fullmatch(argument_header):
             raise MalformedCall(f"{argument_header[:80]!r} is not the header of an argument")
-        given = attributes_in(argument_header)
-        key = given.get("key", "")
-        types = types_of(given, {}) or sink.tools.types(sink.name, key)
+        argument = attributes_in(argument_header)
+        key = argument.get("key", "")
+        types = types_of(argument, {}) or sink.tools.types(sink.name, key)
         sink.write_key(key, is_first=is_first)
         is_first = False
         end = yield from typed_value(source, sink, ARGUMENT_END, types, trims=False)
@@ -138,7 +139,7 @@ def kimi_call(source: Source, sink: Sink, header: str) -> Reader[None]:
     if not (yield from source.peek()) or (yield from source.ends_inside(parts_of_call, least=1)):
         raise TruncatedCall
     if not (yield from source.take(stops("<|close|>call"))):
-        raise MalformedCall("text where an argument was expected")
+        raise MalformedCall("expected an argument, found text")
     sink.write("}")
     sink.close()
     yield from source.take(SEPARATOR)

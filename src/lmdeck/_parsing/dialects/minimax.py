@@ -71,7 +71,7 @@ def members(source: Source, sink: Sink, schema: object) -> Reader[None]:
         if not char or (yield from source.ends_inside(TAG)):
             raise TruncatedCall
         if not (yield from source.ahead(TAG)):
-            raise MalformedCall("text stands where a parameter was expected")
+            raise MalformedCall("expected a parameter, found text")
         if (yield from source.ahead(stops(BLOCK_END, INVOKE, INVOKE_END))):
             yield from end_of(source, sink, "invoke")
             return
@@ -93,7 +93,7 @@ def members(source: Source, sink: Sink, schema: object) -> Reader[None]:
 
 
 def member(source: Source, sink: Sink, schema: object, name: str, declared: object) -> Reader[str]:
-    """Return the value of a parameter as JSON; if only a string fits, markup in it is text."""
+    """Return the value of a parameter as JSON; if its type is string, markup in it is text."""
     if types_of(schema, {}) != STRING:
         return (yield from value(source, sink, schema, name, 1))
     names = declared if isinstance(declared, Mapping) else {}
@@ -110,10 +110,10 @@ def member(source: Source, sink: Sink, schema: object, name: str, declared: obje
 
 
 def end_of(source: Source, sink: Sink, name: str, text: str = "") -> Reader[None]:
-    """Read the end of an element after its text; it may be missing where its parent's comes.
+    """Read the end tag of an element; it may be missing before the end tag of its parent.
 
     Raises:
-        MalformedCall: It is missing, and its text holds what may be left of it.
+        MalformedCall: It is missing, and the element's `text` may contain a part of it.
     """
     if (yield from source.take(stops(f"{T}</{name}>"))):
         return
@@ -124,7 +124,8 @@ def end_of(source: Source, sink: Sink, name: str, text: str = "") -> Reader[None
 
 def value(source: Source, sink: Sink, schema: object, name: str, depth: int) -> Reader[str]:
     """Return the inside of an element as JSON: text, members or items.
-    Text between members becomes `$text`.
+
+    Text between members becomes the member `$text`.
     """
     if depth > DEFAULT_LIMITS.nested_values:
         raise MalformedCall(f"more than {DEFAULT_LIMITS.nested_values} nested values")
@@ -151,7 +152,7 @@ def value(source: Source, sink: Sink, schema: object, name: str, depth: int) -> 
     text, types = "".join(texts), types_of(schema, {})
     yield from end_of(source, sink, name, text)
     if found and types and types.isdisjoint({"array", "object"}):
-        raise MalformedCall(f"the element {name!r} holds elements where {' or '.join(sorted(types))} was expected")
+        raise MalformedCall(f"expected {' or '.join(sorted(types))} in the element {name!r}, found elements")
     if found:
         return _container(found, text, types)
     if not text.strip() and "string" not in types and types & {"array", "object"}:
@@ -168,22 +169,22 @@ def _container(found: dict[str, list[str]], text: str, types: frozenset[str]) ->
         while key in found:
             key = "$" + key
         found[key] = [encode_basestring(text.strip())]
-    shown = (
+    written = (
         f"{encode_basestring(key)}: {values[0] if len(values) == 1 else _array(values)}"
         for key, values in found.items()
     )
-    return "{" + ", ".join(shown) + "}"
+    return "{" + ", ".join(written) + "}"
 
 
 def _array(values: list[str]) -> str:
     return f"[{', '.join(values)}]"
 
 
-def write_calls(sink: Sequence[Call]) -> str:
+def write_calls(calls: Sequence[Call]) -> str:
     """Write calls: every tag after the namespace token, objects as members, arrays as items."""
     inside = "".join(
-        f'{T}<invoke name="{name}">{"".join(_written(key, value) for key, value in given.items())}{T}</invoke>\n'
-        for name, given in sink
+        f'{T}<invoke name="{name}">{"".join(_written(key, value) for key, value in arguments.items())}{T}</invoke>\n'
+        for name, arguments in calls
     )
     return f"{T}<tool_call>\n{inside}{T}</tool_call>"
 

@@ -1,5 +1,6 @@
 """Mistral: `[TOOL_CALLS]` with an array, an object, or `NAME[ARGS]{…}` after it.
-Salesforce's xLAM uses it, too.
+
+Salesforce's xLAM uses it as well.
 
 Sources: Mistral's `mistral-common` tokenizers; the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp.
 """
@@ -77,7 +78,7 @@ DIALECTS = (
     Dialect(
         name="xlam", writes=array("", call_object(), ""),
         models="Salesforce xLAM",
-        markers=(TOOL_CALL, *MISTRAL), own=(FENCED,), reasoning=(THINK,), bare="[{",
+        markers=(TOOL_CALL, *MISTRAL), only_if_known=(FENCED,), reasoning=(THINK,), bare="[{",
         example='[{"name": "f", "arguments": {"a": 1}}]',
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Calls in Python's syntax: `[f(a=1, b='x'), g()]`, bare or between tokens.
 
-OLMo 3 writes one call a line. A bare list begins with a bracket and the name of an offered tool; nothing else does, so prose
-with brackets stays prose.
+OLMo 3 writes one call per line. A bare list must begin with a bracket and the name of an offered tool, so prose with brackets
+stays prose.
 
 Sources: Meta's Llama 4 model card, Liquid's LFM2 card, AI2's OLMo 3 template; vLLM, SGLang, llama.cpp.
 """
@@ -20,11 +20,11 @@ from lmdeck._parsing.writers import array, call_object, each, python, template, 
 
 ELEMENTS = stops(*FUNCTION.function, *NAME_TAGS.literals)
 CALL = late_pattern(r"[A-Za-z_][\w.]{0,80}\(")
-CALL_BEGUN = late_pattern(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
+PARTIAL_CALL = late_pattern(r"(?:[A-Za-z_][\w.]{0,80})?\Z")
 
 
 def between(*ends: str) -> BodyReader:
-    """Return a reader of a call list, Python's, JSON's or of elements, between tokens."""
+    """Return a reader of calls between tokens: a Python list, a JSON array, or elements."""
     wanted = stops(*ends)
     elements = tag_block(*ends)
 
@@ -69,10 +69,10 @@ def _begins_call(source: Source) -> Reader[None]:
     """Wait for a name and the bracket after it.
 
     Raises:
-        NotACall: Other text comes.
+        NotACall: Other text follows.
     """
     while not CALL.match(source.text, source.at):
-        if source.closed or not CALL_BEGUN.match(source.text, source.at):
+        if source.closed or not PARTIAL_CALL.match(source.text, source.at):
             raise NotACall
         yield
 

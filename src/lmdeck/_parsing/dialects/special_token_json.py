@@ -1,7 +1,7 @@
-"""JSON between special tokens that no prose contains.
+"""JSON between special tokens that prose does not contain.
 
-InternLM 2, Apertus, GigaChat 3, Cohere's Command models, Phi-4-mini, FireFunction, Functionary 3.2, Solar Open, and LM Studio's
-own way of asking models that know no tools.
+Used by InternLM 2, Apertus, GigaChat 3, Cohere's Command models, Phi-4-mini, FireFunction, Functionary 3.2, Solar Open, and
+LM Studio's default prompt for models without tool support.
 
 Sources: the models' chat templates on Hugging Face; vLLM, SGLang, llama.cpp; LM Studio's documentation, page "Tool use".
 """
@@ -64,8 +64,8 @@ def _named(source: Source, sink: Sink) -> Reader[None]:
     sink.close()
 
 
-def everyone(source: Source, sink: Sink) -> Reader[None]:
-    """Read a message to the user, and the calls after it, which need no new line."""
+def message_to_all(source: Source, sink: Sink) -> Reader[None]:
+    """Read a message to the user, and the calls after it, which need not begin a line."""
     wanted = stops(*(f">>>{name}\n" for name in sink.tools.schemas), ">>>all\n")
     while True:
         found = yield from source.until(wanted, sink.emit_content)
@@ -95,17 +95,17 @@ def after_separator(source: Source, sink: Sink) -> Reader[None]:
 def citation(source: Source, sink: Sink) -> Reader[None]:
     """Skip the end of a citation, which names its sources."""
     begin = source.place
-    named = " " + (yield from source.collect_while(SOURCES))
+    sources = " " + (yield from source.collect_while(SOURCES))
     if (yield from source.take(stops(">"))):
         return
-    source.unread(named[len(named.rstrip()) :])
-    if named.strip():
-        detail = f"The end of a citation without its bracket was left out: {named.strip()}"
-        sink.report("text_left_out", detail, named.strip(), (begin, source.place))
+    source.unread(sources[len(sources.rstrip()) :])
+    if sources.strip():
+        detail = f"The end of a citation without its bracket was left out: {sources.strip()}"
+        sink.report("text_left_out", detail, sources.strip(), (begin, source.place))
 
 
-def nothing(_: Source, __: Sink) -> Reader[None]:
-    """Read nothing: the marker itself is dropped."""
+def marker_only(_: Source, __: Sink) -> Reader[None]:
+    """Read nothing after the marker, which is dropped."""
     yield from ()
 
 
@@ -134,7 +134,7 @@ def functools(source: Source, sink: Sink) -> Reader[None]:
 COHERE = (
     Marker("<|START_ACTION|>", tag_block("<|END_ACTION|>")),
     Marker("</co: ", citation, channel=True, inline=True, loose=True),
-    Marker("<co>", nothing, channel=True, inline=True, loose=True),
+    Marker("<co>", marker_only, channel=True, inline=True, loose=True),
 )
 COHERE_THINK = ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>")
 COHERE_DROPS = (
@@ -202,7 +202,8 @@ DIALECTS = (
         name="functionary-v3.2", writes=each(">>>", template("$NAME\n$ARGS"), "", between=""), content_frame=(">>>all\n", ""),
         models="Functionary v3.2",
         markers=(
-            Marker(">>>all\n", everyone, at_start=True, channel=True, loose=True), Marker(">>>", functionary, at_start=True),
+            Marker(">>>all\n", message_to_all, at_start=True, channel=True, loose=True),
+            Marker(">>>", functionary, at_start=True),
         ),
         example='>>>f\n{"a": 1}',
     ),

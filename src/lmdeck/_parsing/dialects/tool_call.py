@@ -3,7 +3,7 @@
 * Hermes, Qwen2.5, Qwen3, QwQ, Granite 4, Reka, Ernie: one JSON object (`hermes-json`).
 * Qwen3-Coder, Nemotron 3, Step 3.5, Seed-OSS: `<function=NAME>` with `<parameter=KEY>` elements (`qwen3-coder-xml`).
 * GLM 4.5 and later, Ling 3, Laguna, Hunyuan 3: the name, then `<arg_key>` and `<arg_value>` elements (`glm45-xml`).
-* Step-Audio 2: a line `function`, the name, then JSON (`step-audio2`).
+* Step-Audio 2: the line `function`, the name, then JSON (`step-audio2`).
 * Granite 3, Hunyuan, Jamba, Apriel, Nemotron Nano 2, xLAM: a JSON array.
 
 Sources: the models' chat templates on Hugging Face; the parsers of vLLM, SGLang, llama.cpp and Ollama.
@@ -198,7 +198,7 @@ DIALECTS = (
     Dialect(
         name="poolside-v1", writes=each("<tool_call>", pairs(), "</tool_call>"),
         models="Poolside Laguna", reasoning=(THINK,), bare="{",
-        markers=(TOOL_CALL,), own=(Marker("<user>", tag_block("</user>")),),
+        markers=(TOOL_CALL,), only_if_known=(Marker("<user>", tag_block("</user>")),),
         example="<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ),
     Dialect(
@@ -321,7 +321,7 @@ DIALECTS = (
         example='<minimax:tool_call>\n<invoke name="f">\n<parameter name="a">1</parameter>\n</invoke>\n</minimax:tool_call>',
     ),
     Dialect(
-        name="minimax-append-think", models="MiniMax-M2 whose server puts `<think>` back", reasoning=(THINK,),
+        name="minimax-append-think", models="MiniMax-M2 whose server restores `<think>`", reasoning=(THINK,),
         shown="as minimax-m2",
     ),
     Dialect(

@@ -1,6 +1,6 @@
 """JSON, XML or keys and values between `<tool_call>` tags, or between other tags.
 
-The tag does not say which form follows, and models of one family mix them, so one reader looks at what comes and takes any.
+The tag does not determine the form, and models of one family mix the forms, so one reader reads all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lmdeck._parsing.named_elements import NAME_TAGS, named_by_child, named_by_t
 from lmdeck._parsing.python_calls import first_name_in_list, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
-from lmdeck._parsing.value_ends import literal_behind
+from lmdeck._parsing.value_ends import literal_after
 from lmdeck._parsing.xml_calls import Elements, elements_calls
 
 NAMED = stops("<function>")
@@ -64,10 +64,10 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
             elif char == "[" and (yield from first_name_in_list(source)):
                 source.at += 1
                 yield from python_calls(source, sink, around, closer="]")
-            elif char == "[" and (len(sink.completed) == count or (yield from literal_behind(source, 1, OBJECT))):
+            elif char == "[" and (len(sink.completed) == count or (yield from literal_after(source, 1, OBJECT))):
                 yield from json_calls(source, sink, around)
             elif (char == "," and len(sink.completed) > count) or (
-                char in ";." and (yield from literal_behind(source, 1, wanted))
+                char in ";." and (yield from literal_after(source, 1, wanted))
             ):
                 source.at += 1
             elif char == "<" and (yield from source.take(NAMED)):

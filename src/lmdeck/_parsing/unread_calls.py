@@ -24,9 +24,9 @@ INSIDE = late_pattern(
 
 
 def unread_call_markup(text: str, names: Iterable[str]) -> str:
-    """Return call markup in a text outside of code, else `""`.
+    """Return call markup in a text, outside of code; else `""`.
 
-    Markup is taken for a call next to a tool's name, or with two parts of arguments.
+    Markup counts as a call next to a tool's name, or if it has two parts of arguments.
     """
     if "<" not in text and "[" not in text and ">" not in text and "call:" not in text:
         return ""
