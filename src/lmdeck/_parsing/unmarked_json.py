@@ -236,7 +236,7 @@ def _objects(source: Source, sink: Sink) -> Reader[None]:
 
 
 def _sentence(source: Source, sink: Sink) -> Reader[None]:
-    """Read `[Calling tool: NAME({…})]`, `[tool_call:NAME]{…}` and the like, copied from transcripts."""
+    """Read `[Calling tool: NAME({…})]`, `[tool_call:NAME]{…}` and the like, from transcripts."""
     found = SENTENCE.match(source.text, source.at)
     if found is None or not WORDS_OF_CALLS.search(source.text, source.at, found.start(1)):
         raise NotACall
