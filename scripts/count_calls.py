@@ -1,7 +1,7 @@
 """Count the calls, files and changes of file inside lmdeck that one answer costs: `python scripts/count_calls.py`.
 
-A whole answer (`send()`, sync and async) and one delta of a stream, against the fake server. The first request of a client is not
-counted. The event loop resumes an async `send()` from its first frame on, so some files are counted twice.
+A whole answer (`send()`, sync and async) and one delta of a stream, against the fake server; without the first request of a
+client. The event loop resumes an async `send()` from its first frame on, so some files are counted twice.
 """
 
 from __future__ import annotations
