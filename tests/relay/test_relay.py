@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -49,13 +50,16 @@ def chat(**body: Any) -> RelayRequest:
     return request("chat", **{"messages": [{"role": "user", "content": "Hi"}], "tools": [tool], "stream": True, **body})
 
 
-def relayed(asked: RelayRequest, *pieces: bytes) -> bytes:
-    """Read pieces of an answer, and return all that is written."""
+def relayed(asked: RelayRequest, *pieces: bytes, continues: bool = True) -> bytes:
+    """Read pieces of an answer, by `continue_text` where it can, and return all that is written."""
     reader = asked.reader(200, STREAMED)
     out = []
     for piece in pieces:
-        reader.feed(piece)
-        out.append(reader.take())
+        written = reader.continue_text(piece) if continues else None
+        if written is None:
+            reader.feed(piece)
+            written = reader.take()
+        out.append(written)
     reader.finish()
     return b"".join([*out, reader.take()])
 
@@ -121,6 +125,39 @@ def test_equal_chunks_with_other_texts_go_on_byte_for_byte(more: dict[str, Any])
     """Also where a text is a name or a value of the chunk itself."""
     chunks = [chunk({"content": word}, **more) for word in WORDS]
     assert relayed(chat(), *chunks, chunk({}, "stop")).startswith(b"".join(chunks))
+
+
+@pytest.mark.parametrize("size", [1, 4, 30])
+@pytest.mark.parametrize("start", ["", "Well. ", "\n\n", "<think>\nHm.\n</think>\n"])
+def test_text_that_only_continues_is_written_like_any_other(start: str, size: int) -> None:
+    """With markup in it, held back, or changed."""
+    text = f'{start}A list: 1 < 2 [TOOL], "é"\n\n{CALL} and more {CALL} <|im_end|> end'
+    asked, texts = chat(), [text[at : at + size] for at in range(0, len(text), size)]
+    pieces = [*(chunk({"content": each}) for each in texts), chunk({}, "stop")]
+    written = [re.sub(rb'"id":"\w{9}"', b"", relayed(asked, *pieces, continues=each)) for each in (True, False)]
+    assert written[0] == written[1]
+
+
+def test_what_does_not_only_continue_the_text_is_not_read_as_such() -> None:
+    reader = chat().reader(200, STREAMED)
+    for piece in (chunk({"content": "a"}), chunk({"content": "b"})):
+        assert reader.continue_text(piece) is None
+        reader.feed(piece)
+    reader.take()
+    one = chunk({"content": "c"})
+    others = [
+        one + one,
+        one[:-1],
+        one[3:],
+        one.replace(b"data", b"tada"),
+        b"event: ping\n" + one,
+        chunk({"content": ""}),
+    ]
+    others += [chunk({"content": "c"}, "stop"), chunk({"reasoning_content": "c"}), chunk({"content": "c", "x": 1}), b""]
+    assert [reader.continue_text(each) for each in others] == [None] * len(others)
+    assert reader.continue_text(one) == one
+    reader.feed(one[:9])
+    assert reader.continue_text(one) is None
 
 
 def test_text_goes_on_before_the_next_bytes_come() -> None:
