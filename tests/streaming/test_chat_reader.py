@@ -723,3 +723,27 @@ def test_an_empty_call_in_the_older_field_is_none() -> None:
     message = {"content": "Hi", "function_call": {"name": "", "arguments": ""}}
     reply, _ = read(json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode())
     assert (reply.content, reply.tool_calls, reply.problems) == ("Hi", [], [])
+
+
+def test_an_event_that_only_continues_the_text_is_read_as_such() -> None:
+    """If it comes alone, is like the last one, and is as the caller expects; otherwise nothing is read."""
+
+    def event(text: str) -> bytes:
+        return b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % text.encode()
+
+    head, tail = event("|").removeprefix(b"data: ").removesuffix(b"\n\n").split(b"|")
+    target, chunks = reader(SSE, limits=Limits(answer_bytes=400)), list[Chunk]()
+    assert target.continue_text(event("a"), (head, tail), chunks) == ""
+    target.feed(event("a"))
+    target.feed(event("b"))
+    for other in (event("c") + event("c"), event("c")[:-1], event("c")[5:], event("c").replace(b"data", b"date"), b""):
+        assert target.continue_text(other, (head, tail), chunks) == ""
+    assert target.continue_text(event("c"), (head, tail + b" "), chunks) == ""
+    assert target.continue_text(event("c"), (head, tail), chunks) == "c"
+    target.feed(event("d")[:9])
+    assert target.continue_text(event("d"), (head, tail), chunks) == ""
+    target.feed(event("d")[9:])
+    assert chunks == [Chunk("c")]
+    assert target.partial().content == "abcd"
+    assert target.partial().raw == [event(each)[6:-2] for each in "abcd"]
+    assert target.continue_text(event("e" * 300), (head, tail), chunks) == ""
