@@ -129,8 +129,11 @@ class ChatReader:
         text = self._template.text_in_event(data, around)
         if text:
             self._byte_count += len(data)
-            self._raw.add(data[6:-2])
-            self._raw.end_read()
+            if self._limits.raw_bytes:
+                self._raw.add(data[6:-2])
+                self._raw.end_read()
+            else:
+                self._raw.count += 1
             self._assembler.feed_texts([text], chunks)
         return text
 

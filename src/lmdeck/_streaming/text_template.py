@@ -13,6 +13,7 @@ import msgspec
 from lmdeck._responses.json_reader import DECODE_ERRORS
 
 PROBE = b"?"
+_FIELD, _END = b"data: ", b"\n\n"
 TRIES = 4
 """How often a template may be made in vain: some servers change more than the text in each event."""
 _decode_string = msgspec.json.Decoder(str).decode
@@ -37,21 +38,29 @@ class TextTemplate:
         begin, end = len(self.head), len(data) - len(self.tail)
         if not 0 < begin < end or data[:begin] != self.head or data[end:] != self.tail:
             return ""
-        try:
-            text = _decode_string(data[begin - 1 : end + 1])
-        except DECODE_ERRORS:
-            return ""
-        self._tries = TRIES
-        return text
+        return self._decoded(data[begin - 1 : end + 1])
 
     def text_in_event(self, data: bytes, around: tuple[bytes, bytes]) -> str:
         """Return the text of a complete event as `text_of` does.
 
-        `""`: the bytes are not one event of one line. `around` is what the event must have before and after its text.
+        `""`: the bytes are not one event of one line. `around` is what it must have before and after its text.
         """
-        if (self.head, self.tail) != around or data[:6] != b"data: " or data[-2:] != b"\n\n":
+        head, tail = around
+        begin, end = len(_FIELD) + len(head), len(data) - len(tail) - len(_END)
+        if self.head != head or self.tail != tail or begin >= end:
             return ""
-        return self.text_of(data[6:-2])
+        if not (data.startswith(_FIELD) and data.startswith(head, len(_FIELD)) and data.endswith(_END)):
+            return ""
+        return self._decoded(data[begin - 1 : end + 1]) if data.startswith(tail, end) else ""
+
+    def _decoded(self, quoted: bytes) -> str:
+        """Decode one JSON string; `""` if it is something else, such as two of them."""
+        try:
+            text = _decode_string(quoted)
+        except DECODE_ERRORS:
+            return ""
+        self._tries = TRIES
+        return text
 
     def learn(self, data: bytes, text: str, read_text: Callable[[bytes], object]) -> None:
         """Learn what surrounds the text of an event; `read_text` decodes one.
