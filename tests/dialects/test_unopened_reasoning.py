@@ -22,6 +22,11 @@ TEXTS = [
     ("<think>Hm.</think>\nParis.", False),
     ("</think>\nParis.", False),
     ('{"html": "a</think>\\nb"}', False),
+    ("Hm. I see.[/THINK]Paris.", True),
+    ("Hm.\n◁/think▷\nParis.", True),
+    ("Hm.<|END_THINKING|>\nParis.", True),
+    ("It ends with [/THINK]\nas the page says.", False),
+    ("Say `[/THINK]`aloud.", False),
 ]
 
 
@@ -46,6 +51,10 @@ def test_a_stream_reports_the_same(text: str, is_reported: bool) -> None:
         ("Hm. I see.</think>Paris.", "Hm. I see.", "Paris."),
         ("Hm.\n</think>\n\n<think></think>\n\nParis.", "Hm.", "Paris."),
         ("Write </think> to end it.", "", "Write </think> to end it."),
+        ("Hm.[/THINK]Paris.", "Hm.", "Paris."),
+        ("thought\nHm.<channel|>Paris.", "Hm.", "Paris."),
+        ("Hm.<|close|>think<|sep|><|open|>response<|sep|>Paris.<|close|>response<|sep|>", "Hm.", "Paris."),
+        ("It ends with [/THINK]", "", "It ends with [/THINK]"),
     ],
 )
 def test_a_whole_answer_is_separated(text: str, reasoning: str, content: str) -> None:
@@ -53,3 +62,12 @@ def test_a_whole_answer_is_separated(text: str, reasoning: str, content: str) ->
         fake.reply(text)
         reply = fake.client().chat().user("a").send()
     assert (reply.reasoning, reply.content) == (reasoning, content)
+
+
+@pytest.mark.parametrize("close", ["<|END_THINKING|>", "<channel|>", "<|close|>think<|sep|>"])
+def test_an_end_tag_that_is_dropped_is_reported(close: str) -> None:
+    """It is a special token, which is no text where tools are offered."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    parsed = parse(f"Hm.{close}\nParis.", [tool])
+    assert parsed.content.split() == ["Hm.", "Paris."]
+    assert "reasoning_unopened" in [problem.code for problem in parsed.problems]

@@ -47,6 +47,16 @@ M3 = "]<]minimax[>["
 NAMED = "<tool_use>\n<name>f</name>\n"
 
 
+def function(inside: str) -> str:
+    return f"<function=f>{inside}</function>"
+
+
+def section(arguments: str) -> str:
+    """Return a section with one call of a tool that was not offered, as Kimi K2 writes it."""
+    call = f"<|tool_call_begin|>functions.g:0<|tool_call_argument_begin|>{arguments}<|tool_call_end|>"
+    return f"<|tool_calls_section_begin|>{call}<|tool_calls_section_end|>"
+
+
 def dsml(*inside: str) -> str:
     text = "\n".join(inside)
     return f'<｜DSML｜tool_calls>\n<｜DSML｜invoke name="f">\n{text}\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>'
@@ -149,6 +159,26 @@ def given(name: str, text: str) -> str:
         (hermes("{}") + "<|im_end|>\n<|endoftext|>", [{}], ["repaired", "repaired"]),
         ("<function=f></function></s>", [{}], ["repaired"]),
         ("[f(a=1)]<|eot_id|>", [{"a": 1}], []),
+        (
+            ('<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+            "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>5<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"),
+            [{"a": 1}], ["text_left_out"],
+        ),
+        (
+            ('<|open|>tools<|sep|><|open|>call tool="f" index="1"<|sep|><|close|>call<|sep|> hm '
+            "<|close|>tools<|sep|>"), [{}], ["text_left_out"],
+        ),
+        (
+            ('<|start|> assistant to=functions.f<|channel|> commentary <|constrain|>  json<|message|> {"a": 1}<|end|>'
+            '<|start|> assistant to=functions.f<|channel|> commentary <|constrain|>  json<|message|> {"a": 2}'),
+            [{"a": 1}, {"a": 2}], [],
+        ),
+        (function("<parameter=b>x <parameter=a> <parameter=a>2</parameter>"), [{"b": "x <parameter=a> <parameter=a>2"}], []),
+        (function("<parameter=b>x</parameter>y</parameter>z</parameter>"), [{"b": "x</parameter>y</parameter>z"}], []),
+        (function("<parameter=b>x</parameter></parameter> z</parameter>"), [{"b": "x</parameter></parameter> z"}], []),
+        (function("<parameter=b>x <parameter=z> y "), [{"b": "x <parameter=z> y "}], ["repaired"]),
+        (function("<parameter=b>x</parameter></parameter><parameter=a>1</parameter>"), [{"b": "x", "a": 1}], ["repaired"]),
+        ("<tool_call><function=f><parameter=b>x</parameter></tool_call>", [{"b": "x"}], ["repaired"]),
     ],
 )  # fmt: skip
 def test_a_rare_form_is_a_call(text: str, calls: list[dict[str, object]], codes: list[str]) -> None:
@@ -173,6 +203,7 @@ def test_a_rare_form_is_a_call(text: str, calls: list[dict[str, object]], codes:
         '<tool_use name="f"><a>1</a> hm</tool_use>',
         '<tool_call>{"name": "f", "z": 1}</tool_call>',
         '<|tool_call>call:f{b:<|"|>x}<tool_call|>',
+        f"<tool_call>f{KEY_B}{VALUE_X}\n<tool_call> f {KEY_B}{VALUE_X}</tool_call>",
         "f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     ],
 )
@@ -206,6 +237,16 @@ def test_what_has_no_certain_meaning_is_text(text: str) -> None:
         ("<functions><f></f></functions>", "<functions><f></f></functions>", []),
         ("<functions><g>x</g></functions>", "<functions><g>x</g></functions>", []),
         ("It rains.<|im_end|>", "It rains.<|im_end|>", []),
+        ("<|tool_calls_section_begin|><|tool_call_be", "", ["tool_call_incomplete"]),
+        (section('{"a": 1}'), section('{"a": 1}'), ["unoffered_tool"]),
+        (section("hm"), section("hm"), ["unoffered_tool"]),
+        ("<think>Of <|tool_call_start|>[f(a=1)]<|tool_call_end|></think>Hi.", "Hi.", []),
+        ("<function=f<b>x</function>", "<function=f<b>x</function>", []),
+        (
+            "<|channel|> analysis<|message|> Hm<|end|><|start|> assistant<|channel|> final<|message|> Hi.",
+            "Hi.",
+            [],
+        ),
         ("<tool_use><name>g</name></tool_use>", "<tool_use><name>g</name></tool_use>", []),
         ('<tool_use name="f"></tool_use>', '<tool_use name="f"></tool_use>', []),
         ('<action_item name="f">{"a": 1}</action_item>', '<action_item name="f">{"a": 1}</action_item>', []),
@@ -246,6 +287,17 @@ def test_a_string_without_an_end_does_not_take_the_next_call_along() -> None:
     found = parsed(first + "\n" + hermes('{"a":1}'))
     assert (found.content, [call.arguments for call in found.tool_calls]) == (first, [{"a": 1}])
     assert [problem.code for problem in found.problems] == ["tool_call_unparsed"]
+
+
+def test_a_bad_member_that_arrives_in_pieces_changes_no_other_call() -> None:
+    bad = '{"name": "f", "arguments": {"b": "x]}'
+    found = parsed(f'<tool_call>[{bad}, {{"name": "f", "arguments": {{"a": 1}}}}]</tool_call>')
+    assert (found.content, [call.arguments for call in found.tool_calls]) == (bad, [{"a": 1}])
+
+
+def test_a_message_without_a_header_is_for_the_user() -> None:
+    """The template wrote the header."""
+    assert lmdeck.parse("<|message|>Hello.<|eot|>", dialect="muse-glimmer").content == "Hello."
 
 
 def test_a_marker_that_is_left_as_text_has_its_place() -> None:

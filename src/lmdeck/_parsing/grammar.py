@@ -27,6 +27,10 @@ NO_ENDS = Stops(())
 JSON_BEGINS = ("{", "[")
 MENTIONED = late_pattern(r"[\s.,;:!?)\]\"'`\u2019\u201d\u00bb\\|}]")
 """What follows a tag that prose, program text or a table mentions."""
+MENTIONS = late_pattern(r"[ \t\"'`(\[\u2018\u201c\u00ab|]\Z")
+"""What precedes a token that prose mentions."""
+ENDS_REASONING = late_pattern(r"</|.*(?:think|inner_|channel)", re.IGNORECASE)
+"""An end tag that ends nothing but reasoning; `<|end|>` also ends other messages."""
 INDENT = r"[^\S\n]*+"
 OF_CALLS = re.compile("tool|call|function", re.IGNORECASE)
 SPECIAL = re.compile(r"[|｜◁]|^\[[A-Z_/]+\]$|^<reserved_")
@@ -142,6 +146,9 @@ class Grammar:
         self.begins = self.bare + "<["
         tags = [tag for dialect in dialects for tag in dialect.reasoning]
         self.openers = {tag.open: tag for tag in reversed(tags)}
+        frames = [ReasoningTags(*dialect.thought_frame) for dialect in dialects if dialect.thought_frame]
+        closed = {tag.close: tag for tag in (*tags, *frames) if ENDS_REASONING.match(tag.close)}
+        self._closed_tags = tuple(closed.values())
         self.anywhere = {tag.open: tag for tag in tags if tag.anywhere or is_special(tag.open)}
         self.closers = frozenset(
             literal for tag in tags for literal in (tag.close, *tag.content) if literal.startswith("<")
@@ -213,6 +220,7 @@ class Grammar:
             and not self.byte_level
             and self.begins_start(text) is None
             and self.outside.pattern.search(text) is None
+            and not any(tag.close in text for tag in self._closed_tags)
             and self.opening.pattern.match(text, found.start()) is None
         )
 
@@ -228,19 +236,17 @@ class Grammar:
         The end tag must end a line, or follow text and precede text without a space, as models write it and prose does not.
         Empty reasoning may follow (LM Studio bug tracker #1368, #1495).
         """
-        if "</" not in text or text.lstrip()[:1] in JSON_BEGINS:
+        if text.lstrip()[:1] in JSON_BEGINS:
             return None
-        for tag in self.openers.values():
+        for tag in self._closed_tags:
             before, close, after = text.partition(tag.close)
             if (
                 close
                 and before.strip()
-                and tag.close.startswith("</")
                 and tag.open not in before
                 and after.count(tag.close) == after.count(tag.open)
-                and (
-                    _ends_line(after) or (not is_special(close) and self.is_plain(before) and _is_glued(before, after))
-                )
+                and (_ends_line(after) or (self.is_plain(before) and _is_glued(before, after)))
+                and (close.startswith("</") or not MENTIONS.search(before))
                 and not _is_in_code(before)
             ):
                 return tag

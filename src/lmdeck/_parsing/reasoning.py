@@ -210,18 +210,14 @@ class ReasoningScanner(ABC):
         """Record a lone reasoning end tag before the first call."""
         self._unopened = self.grammar.opened_by_template(self.sink.text_so_far + marker.text)
 
-    def _report_unopened_reasoning(self) -> None:
+    def _report_unopened_reasoning(self, content: str) -> None:
         """Report a lone reasoning end tag at the end of a line, or before a call.
 
         The content before it was reasoning, but has been emitted.
         """
-        tag = self._unopened or self.grammar.opened_by_template(self.sink.content.getvalue())
+        tag = self._unopened or self.grammar.opened_by_template(content)
         if tag is not None:
-            self.sink.report(
-                "reasoning_unopened",
-                f"{tag.close} ends reasoning that was not opened: the content before it is probably reasoning; "
-                "send() without a stream separates the two",
-            )
+            self.sink.report_unopened(tag.close)
 
 
 def _spaced(tag: str) -> tuple[str, ...]:

@@ -68,11 +68,13 @@ class _LineTracker:
 class Scanner(ReasoningScanner):
     """A scanner of one answer: its content, the bodies of its messages and its reasoning."""
 
-    __slots__ = ("_has_unread_markup", "is_line_start")
+    __slots__ = ("_has_unread_markup", "_lone_close", "is_line_start")
 
     def __init__(self, tools: OfferedTools, grammar: Grammar, new_id: Callable[[], str]) -> None:
         super().__init__(tools, grammar, new_id)
         self._has_unread_markup = False
+        # A dropped end tag of reasoning, and the length of the content before it.
+        self._lone_close: tuple[int, str] | None = None
         self.is_line_start = True
 
     def run(self, prefix: str) -> Reader[None]:
@@ -83,7 +85,13 @@ class Scanner(ReasoningScanner):
         self.sink.end()
         self._reconsider_reasoning()
         self.report_unread_call()
-        self._report_unopened_reasoning()
+        self._report_unopened_reasoning(self._whole_content())
+
+    def _whole_content(self) -> str:
+        """Return the content with the first end tag of reasoning that was dropped."""
+        content = self.sink.content.getvalue()
+        at, close = self._lone_close or (0, "")
+        return content if close in content else content[:at] + close + content[at:]
 
     def report_unread_call(self) -> None:
         """Report markup of a call in the content, unless another problem covers it."""
@@ -269,6 +277,8 @@ class Scanner(ReasoningScanner):
         self.source.at += len(token)
         is_end_tag = token not in grammar.drops and token not in grammar.anywhere
         is_known = self._is_spoken(token) and token not in grammar.words
+        if token in grammar.closers and self._lone_close is None and not sink.is_redirected:
+            self._lone_close = len(sink.content.getvalue()), token
         if sink.is_at_start or (is_known and not self._has_unread_markup):
             self._note_spoken(token)
             sink.defer_space()

@@ -224,6 +224,14 @@ class Sink:
         place = span and (max(span[0], 0), max(span[1], 0))
         self.problems.append(Problem(code, f"{detail}.", raw, span=place, dialect=self.dialect()))
 
+    def report_unopened(self, close: str) -> None:
+        """Report the end of a reasoning that nothing opened."""
+        self.report(
+            "reasoning_unopened",
+            f"{close} ends reasoning that was not opened: the content before it is probably reasoning; "
+            "send() without a stream separates the two",
+        )
+
     def refuse(self, refusal: MalformedCall, text: str, span: tuple[int, int]) -> None:
         """Report a call that was left as text, with its position in the source text."""
         if isinstance(refusal, UnofferedCall):

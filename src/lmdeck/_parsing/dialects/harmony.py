@@ -20,10 +20,13 @@ from lmdeck._parsing.xml_calls import Elements, elements_calls, parameters
 RECIPIENT = late_pattern(r"\bto=([^\s<]+)|<\|start\|>(functions\.[^\s<]+)(?![^<]*to=)")
 CHANNEL = late_pattern(r"<\|channel\|>\s*(\w+)")
 HEADER_END = stops("<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
+ROLES = ("assistant", "user", "system", "developer", "tool", "functions")
+SPACES = ("", " ")
+"""What stands between a token and the word after it; LLM-jp 4.1 writes a space."""
 MESSAGE_ENDS = stops(
     "<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>",
-    *(f"<|start|>{role}" for role in ("assistant", "user", "system", "developer", "tool", "functions")),
-    *(f"<|channel|>{kind}" for kind in ("analysis", "commentary", "final")),
+    *(f"<|start|>{space}{role}" for role in ROLES for space in SPACES),
+    *(f"<|channel|>{space}{kind}" for kind in ("analysis", "commentary", "final") for space in SPACES),
 )  # fmt: skip
 ADDRESSED_ENDS = stops("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 ADDRESS = late_pattern(r"to=[\w.\-]*(?:(<\|(?:message|channel)\|>)|<[|a-z]*\Z|\Z)")
@@ -47,11 +50,11 @@ KNOWN_HEADER = late_pattern(
     r"|<\|channel\|>\s*(?:analysis|commentary|final)?|<\|constrain\|>\s*(?i:json|xml)?"
 )
 WHOLE_HEADER = late_pattern(
-    r"(?:<\|start\|>assistant)?\s*(?:to=[^\s<]+\s*)?<\|channel\|>\s*(?:analysis|commentary|final)\b\s*(?:to=[^\s<]+\s*)?"
+    r"(?:<\|start\|> ?assistant)?\s*(?:to=[^\s<]+\s*)?<\|channel\|>\s*(?:analysis|commentary|final)\b\s*(?:to=[^\s<]+\s*)?"
     r"(?:<\|constrain\|>\s*(?i:json|xml)\b\s*)?"
 )
 HEADER = late_pattern(
-    r"(?:<\|start\|>[\w.\-]*)?\s*(?:to=|to?\Z|<\|channel\|>\s*\w|<\|channel\|>\Z|<(?:\|[a-z]*\|?)?\Z|\Z)"
+    r"(?:<\|start\|> ?[\w.\-]*)?\s*(?:to=|to?\Z|<\|channel\|>\s*\w|<\|channel\|>\Z|<(?:\|[a-z]*\|?)?\Z|\Z)"
 )
 
 

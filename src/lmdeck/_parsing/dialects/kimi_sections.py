@@ -97,6 +97,8 @@ def _end_of_section(source: Source, sink: Sink, begin: int) -> Reader[None]:
     stray: list[str] = []
     yield from source.until(stops("<|sep|>", "<|open|>"), stray.append)
     is_whole = yield from source.take(SEPARATOR)
+    if section == "think" and sink.content and not sink.reasoning:
+        sink.report_unopened(f"<|close|>{section}")
     if section not in (*SECTIONS, "argument") or not is_whole or "".join(stray).strip():
         detail = f"The end of a section called {section!r} was left out"
         sink.report("text_left_out", detail, span=(begin, source.place))
