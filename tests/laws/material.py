@@ -76,7 +76,7 @@ PIECES = (
     "\x00", "null", "1e5", "-", "\r\n", "\t", "***", "<p>", "&lt;", "functions.save:0", "true",
     "[save(text=e4)]", "1e400", "Infinity", "0x1f", "\\ud800", "\\u00e9", "'hi'", "print(len('abc'))", "}}}}", "[[[[", ";",
     "&amp;", "<parameter=", "<parameter name=", '<parameter name="', "<|im_end|>", "</s>", "[/tool_call]", "[tool_call:save]{",
-    "<functions><save>", "<tool_use><name>",
+    "<functions><save>", '<save text="x" />', "<tool_use><name>",
     '{"name": "save", "arguments": "{\\"text\\": \\"x\\"}"}', "[" * 120, "}" * 30, "<think>", "</think>", "[/THINK]", "\ud83d",
 )  # fmt: skip
 

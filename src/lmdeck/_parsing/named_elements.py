@@ -1,21 +1,33 @@
-"""Calls as an element that names the tool, in its first child or in an attribute.
+"""Calls as an element that names the tool, in its first child or in an attribute, or by its own name.
 
 `<tool_use><name>NAME</name><arguments>{…}</arguments></tool_use>` is how prompts of chat clients ask for calls (Cherry Studio);
-models also write `<tool_use name="NAME">…</tool_use>`. The arguments are JSON, or elements.
+models also write `<tool_use name="NAME">…</tool_use>`. The arguments are JSON, or elements; those of `<NAME KEY="VALUE" />` are
+attributes.
 """
 
 from __future__ import annotations
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.json_calls import json_arguments
+from lmdeck._parsing.literals import without_entities
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, Stops, TruncatedCall, stops
-from lmdeck._parsing.xml_calls import Elements, named_openings, named_parameters, parameters
+from lmdeck._parsing.xml_calls import (
+    Elements,
+    named_openings,
+    named_parameters,
+    parameters,
+    read_header,
+    write_given,
+)
 
 NAME_TAGS = stops("<name>", "<tool_name>", "<function_name>")
 ARGUMENT_TAGS = stops("<arguments>", "<parameters>", "<parameter>", "<input>", "<tool_input>", "<args>", "<params>")
 PARAMETERS = ("<parameter name=", "<param name=", "<parameter=", "<param=")
 PARAMETERS_END = ("</parameter>", "</param>")
 NAME_LIMIT = 100
+ATTRIBUTE = late_pattern(r"""([\w.:\-]++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)')""")
+ATTRIBUTES = late_pattern(rf"(?:\s*+{ATTRIBUTE.pattern})*+\s*")
 
 
 def named_by_child(source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool = True) -> Reader[None]:
@@ -34,16 +46,52 @@ def named_by_child(source: Source, sink: Sink, ends: Stops, *, may_be_empty: boo
 
 
 def tool_openings(sink: Sink) -> Stops:
-    """Return the opening tags with the names of the offered tools."""
-    return stops(*(f"<{name}>" for name in sink.tools.schemas))
+    """Return the starts of elements that have the names of the offered tools."""
+    return stops(*(f"<{name}{end}" for name in sink.tools.schemas for end in (">", " ", "\n", "/")))
 
 
-def named_by_tag(opening: str, source: Source, sink: Sink, *, may_be_empty: bool = True) -> Reader[None]:
-    """Read the inside and the end of an element whose tag is the name of an offered tool."""
-    closing = stops(opening.replace("<", "</"))
+def tool_element(source: Source, sink: Sink, *, may_be_empty: bool = True) -> Reader[bool]:
+    """Read an element that has the name of an offered tool; return whether there was one.
+
+    Raises:
+        NotACall: It has neither arguments nor attributes, and may not be empty.
+        MalformedCall: They cannot be read.
+    """
+    opening = yield from source.take(tool_openings(sink))
+    if not opening:
+        return False
+    name = opening[1:-1]
+    closing = stops(f"</{name}>")
+    if opening.endswith(">"):
+        yield from source.skip_space()
+        yield from element_of(name, source, sink, closing, may_be_empty=may_be_empty)
+        yield from source.take(closing)
+        return True
+    source.at -= 1
+    given, alone = yield from _attributes(source, sink)
+    if not (given or may_be_empty):
+        raise NotACall
     yield from source.skip_space()
-    yield from element_of(opening[1:-1], source, sink, closing, may_be_empty=may_be_empty)
-    yield from source.take(closing)
+    if not alone and not (yield from source.take(closing)):
+        is_cut = not (yield from source.peek()) or (yield from source.ends_inside(closing, least=1))
+        raise TruncatedCall if is_cut else MalformedCall("text stands beside its attributes")
+    sink.open(name)
+    if not given.keys() <= sink.tools.properties(sink.name).keys():
+        raise MalformedCall(f"the tool does not have all of its attributes: {', '.join(given)}")
+    write_given(sink, given)
+    sink.close()
+    return True
+
+
+def _attributes(source: Source, sink: Sink) -> Reader[tuple[dict[str, str], bool]]:
+    """Return the attributes up to the end of an opening tag, and whether the element ends there, too."""
+    try:
+        header, alone = yield from read_header(source, sink)
+    except NotACall:
+        raise MalformedCall("an opening tag has no end") from None
+    if not ATTRIBUTES.fullmatch(header):
+        raise MalformedCall(f"{header.strip()[:80]!r} are not attributes")
+    return {key: without_entities(a or b) for key, a, b in ATTRIBUTE.findall(header)}, alone
 
 
 def element_of(name: str, source: Source, sink: Sink, ends: Stops, *, may_be_empty: bool = False) -> Reader[None]:

@@ -21,7 +21,7 @@ from lmdeck._parsing.json_calls import (
     json_calls,
     json_objects,
 )
-from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child, named_by_tag, tool_openings
+from lmdeck._parsing.named_elements import NAME_TAGS, element_of, named_by_child, tool_element
 from lmdeck._parsing.python_calls import PARTIAL_LIST, PYTHON_LIST, first_name_in_list, python_call, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import (
@@ -339,8 +339,7 @@ def _named_by_child(word: str, source: Source, sink: Sink, closing: Stops) -> Re
         yield from named_by_child(source, sink, closing, may_be_empty=may_be_empty)
         return
     count = len(sink.completed)
-    while opening := (yield from source.take(tool_openings(sink))):
-        yield from named_by_tag(opening, source, sink, may_be_empty=may_be_empty)
+    while (yield from tool_element(source, sink, may_be_empty=may_be_empty)):
         yield from source.skip_space()
     if len(sink.completed) == count:
         raise NotACall

@@ -156,8 +156,14 @@ def _attribute_parameters(source: Source, sink: Sink, elements: Elements, attrib
     if not (yield from source.ahead(ends)):
         is_cut = not (yield from source.peek()) or (yield from source.ends_inside(ends, least=1))
         raise TruncatedCall if is_cut else MalformedCall("text between its parameters")
-    sink.note("values as attributes")
     sink.release()
+    write_given(sink, given)
+
+
+def write_given(sink: Sink, given: dict[str, str]) -> None:
+    """Write parameters whose values stood in attributes."""
+    if given:
+        sink.note("values as attributes")
     sink.write("{")
     for at, (key, text) in enumerate(attributes.items()):
         sink.write_key(key, is_first=not at)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lmdeck._parsing.dialects.dialect import BodyReader, Marker, ReasoningTags
 from lmdeck._parsing.json_calls import json_arguments, json_calls, json_objects
 from lmdeck._parsing.key_values import KeyValue, named_pairs
-from lmdeck._parsing.named_elements import NAME_TAGS, named_by_child, named_by_tag, tool_openings
+from lmdeck._parsing.named_elements import NAME_TAGS, named_by_child, tool_element
 from lmdeck._parsing.python_calls import first_name_in_list, python_calls
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import NotACall, Reader, Source, Stops, TruncatedCall, stops
@@ -74,10 +74,10 @@ def tag_block(*ends: str, elements: Elements = FUNCTION, pairs: KeyValue | None 
                 yield from named_function(source, sink, wanted)
             elif char == "<" and (yield from source.ahead(NAME_TAGS)):
                 yield from named_by_child(source, sink, around)
-            elif char == "<" and (named := (yield from source.take(tool_openings(sink)))):
-                yield from named_by_tag(named, source, sink)
             elif char == "<" and (yield from source.ahead(functions)):
                 yield from elements_calls(source, sink, elements)
+            elif char == "<" and (yield from tool_element(source, sink)):
+                source.mark()
             elif in_block and (yield from source.take(stops(inner))):
                 yield from in_block(source, sink)
             elif len(sink.completed) > count:
