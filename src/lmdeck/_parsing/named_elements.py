@@ -1,4 +1,4 @@
-"""Calls as an element that names the tool, in its first child or in an attribute, or by its own name.
+"""Calls as an element that names the tool: in its first child, in an attribute or by its tag.
 
 `<tool_use><name>NAME</name><arguments>{…}</arguments></tool_use>` is how prompts of chat clients ask for calls (Cherry Studio);
 models also write `<tool_use name="NAME">…</tool_use>`. The arguments are JSON, or elements; those of `<NAME KEY="VALUE" />` are
@@ -18,7 +18,7 @@ from lmdeck._parsing.xml_calls import (
     named_parameters,
     parameters,
     read_header,
-    write_given,
+    write_attributes,
 )
 
 NAME_TAGS = stops("<name>", "<tool_name>", "<function_name>")
@@ -68,23 +68,23 @@ def tool_element(source: Source, sink: Sink, *, may_be_empty: bool = True) -> Re
         yield from source.take(closing)
         return True
     source.at -= 1
-    given, alone = yield from _attributes(source, sink)
-    if not (given or may_be_empty):
+    attributes, alone = yield from _attributes(source, sink)
+    if not (attributes or may_be_empty):
         raise NotACall
     yield from source.skip_space()
     if not alone and not (yield from source.take(closing)):
         is_cut = not (yield from source.peek()) or (yield from source.ends_inside(closing, least=1))
-        raise TruncatedCall if is_cut else MalformedCall("text stands beside its attributes")
+        raise TruncatedCall if is_cut else MalformedCall("text beside its attributes")
     sink.open(name)
-    if not given.keys() <= sink.tools.properties(sink.name).keys():
-        raise MalformedCall(f"the tool does not have all of its attributes: {', '.join(given)}")
-    write_given(sink, given)
+    if not attributes.keys() <= sink.tools.properties(sink.name).keys():
+        raise MalformedCall(f"the tool does not have all of its attributes: {', '.join(attributes)}")
+    write_attributes(sink, attributes)
     sink.close()
     return True
 
 
 def _attributes(source: Source, sink: Sink) -> Reader[tuple[dict[str, str], bool]]:
-    """Return the attributes up to the end of an opening tag, and whether the element ends there, too."""
+    """Return the attributes of an opening tag, and whether it is the whole element (`/>`)."""
     try:
         header, alone = yield from read_header(source, sink)
     except NotACall:

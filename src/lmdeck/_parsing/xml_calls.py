@@ -157,12 +157,12 @@ def _attribute_parameters(source: Source, sink: Sink, elements: Elements, attrib
         is_cut = not (yield from source.peek()) or (yield from source.ends_inside(ends, least=1))
         raise TruncatedCall if is_cut else MalformedCall("text between its parameters")
     sink.release()
-    write_given(sink, given)
+    write_attributes(sink, attributes)
 
 
-def write_given(sink: Sink, given: dict[str, str]) -> None:
-    """Write parameters whose values stood in attributes."""
-    if given:
+def write_attributes(sink: Sink, attributes: dict[str, str]) -> None:
+    """Write parameters whose values are attributes."""
+    if attributes:
         sink.note("values as attributes")
     sink.write("{")
     for at, (key, text) in enumerate(attributes.items()):
