@@ -1,4 +1,4 @@
-"""Calls as an element that names the tool: in its first child, in an attribute or by its tag.
+"""Calls as an element that names the tool: in a child, an attribute or its tag.
 
 `<tool_use><name>NAME</name><arguments>{…}</arguments></tool_use>` is how prompts of chat clients ask for calls (Cherry Studio);
 models also write `<tool_use name="NAME">…</tool_use>`. The arguments are JSON, or elements; those of `<NAME KEY="VALUE" />` are
@@ -84,7 +84,7 @@ def tool_element(source: Source, sink: Sink, *, may_be_empty: bool = True) -> Re
 
 
 def _attributes(source: Source, sink: Sink) -> Reader[tuple[dict[str, str], bool]]:
-    """Return the attributes of an opening tag, and whether it is the whole element (`/>`)."""
+    """Return the attributes of an opening tag, and whether it ends with `/>`."""
     try:
         header, alone = yield from read_header(source, sink)
     except NotACall:
