@@ -40,7 +40,7 @@ class Flight(Latch):
         self.open()
 
     def end(self) -> None:
-        """Send later requests separately."""
+        """Let no further request join."""
         self._end(self)
 
 
@@ -53,27 +53,27 @@ class Flights:
         self._renew()
         on_fork(self, Flights._renew)
 
-    def board(self, key: bytes) -> tuple[Flight, bool]:
-        """Return the flight of a key, and whether it is new; then the caller sends the request."""
-        place = (key, running_loop())
+    def join(self, key: bytes) -> tuple[Flight, bool]:
+        """Return the flight of a key, and whether it is new; if it is, the caller sends the request."""
+        name = (key, running_loop())
         with self._lock:
-            flight = self._flights.get(place)
+            flight = self._flights.get(name)
             if flight is not None:
                 return flight, False
-            flight = self._flights[place] = Flight(lambda ended: self._remove(place, ended))
+            flight = self._flights[name] = Flight(lambda ended: self._remove(name, ended))
             return flight, True
 
-    def _remove(self, place: Hashable, flight: Flight) -> None:
+    def _remove(self, name: Hashable, flight: Flight) -> None:
         with self._lock:
-            if self._flights.get(place) is flight:
-                del self._flights[place]
+            if self._flights.get(name) is flight:
+                del self._flights[name]
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[Hashable, Flight] = {}
 
 
-def alone() -> Flight:
+def unshared_flight() -> Flight:
     """Return a flight that no other request joins."""
     return Flight(lambda _: None)
 

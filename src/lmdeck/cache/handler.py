@@ -13,25 +13,19 @@ from msgspec import Struct
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan, Read, RunBlocking
 from lmdeck._responses.json_reader import JSONReader
-from lmdeck.cache.flights import Flight, Flights, alone, running_loop
-from lmdeck.cache.request_keys import CacheControl, request_key
+from lmdeck.cache.flights import Flight, Flights, running_loop, unshared_flight
+from lmdeck.cache.request_keys import CacheControl, cache_miss, request_key
 from lmdeck.cache.sharing import SharedBody
 from lmdeck.cache.stores import Entry, Store, open_store
-from lmdeck.errors import CacheMissError, LMStudioError
+from lmdeck.errors import LMStudioError
 from lmdeck.messages import Reply
 
 HARMLESS = {"adjusted", "context_trimmed", "raw_shortened", "usage_missing"}
-"""Codes of problems that are the request's, or do not touch the answer."""
+"""Codes of problems that belong to the request, or do not affect the answer."""
 MOST_FAILED_FLIGHTS = 2
-"""After how many failures of other senders a request is sent by itself.
-
-Nobody then waits for a long series of failures.
-"""
+"""After this many failures of other senders, a request is sent separately, so that it does not wait for more."""
 CLOCK_SKEW = 60.0
-"""How far in the future an answer may have been stored, in seconds.
-
-Another machine's clock may be ahead.
-"""
+"""How far in the future an answer's time may be, in seconds: another machine's clock may be ahead."""
 _log = logging.getLogger("lmdeck.cache")
 
 
@@ -59,7 +53,7 @@ class Cache:
         `max_bytes` is the size at which the least recently used answers are dropped: 1 GB by default, in memory 100 MB.
 
         Raises:
-            ConfigurationError: The address is of no known kind, or the package for it is missing.
+            ConfigurationError: The scheme of the URL is unknown, or its package is missing.
         """
         return cls(open_store(url, max_bytes=max_bytes, ttl=ttl), ttl=ttl, asked_only=asked_only)
 
@@ -92,7 +86,7 @@ class Cache:
         try:
             entry = self.store.get(key)
         except Exception as error:
-            _log.warning("The cache cannot be read: %s", error)
+            _log.warning("The cache cannot be read, so the model is asked: %s", error)
             return None
         if entry is None:
             return None
@@ -106,7 +100,7 @@ class Cache:
         try:
             self.store.put(key, entry)
         except Exception as error:
-            _log.warning("The cache cannot be written: %s", error)
+            _log.warning("The cache cannot be written, so an answer is not stored: %s", error)
 
 
 class _Lookup(Struct, frozen=True):
@@ -163,7 +157,7 @@ class CachingHandler:
         if control.no_store:
             return (yield from self._inner(call))
         if control.no_cache:
-            return (yield from self._send(call, lookup, alone()))
+            return (yield from self._send(call, lookup, unshared_flight()))
         return (yield from self._send_or_join(call, lookup))
 
     def _find(self, call: Call[R], lookup: _Lookup) -> Plan[Entry | None]:
@@ -178,7 +172,7 @@ class CachingHandler:
     def _send_or_join(self, call: Call[R], lookup: _Lookup) -> Plan[ResponseStream[R]]:
         failures = 0
         while failures < MOST_FAILED_FLIGHTS:
-            flight, is_first = self._cache.flights.board(lookup.key)
+            flight, is_first = self._cache.flights.join(lookup.key)
             if is_first:
                 return (yield from self._send(call, lookup, flight))
             yield Acquire(flight)
@@ -186,7 +180,7 @@ class CachingHandler:
             if response is not None and flight.body is not None:
                 return (yield from self._follow(call, lookup, flight, response))
             failures += flight.has_failed
-        return (yield from self._send(call, lookup, alone()))
+        return (yield from self._send(call, lookup, unshared_flight()))
 
     def _send(self, call: Call[R], lookup: _Lookup, flight: Flight) -> Plan[ResponseStream[R]]:
         """Run the next handler, and let equal calls join its response."""
@@ -270,7 +264,7 @@ def _replay(call: Call[R], entry: Entry) -> ResponseStream[R] | None:
     try:
         stream = ResponseStream.replay(call, entry.status, headers, entry.body)
     except LMStudioError as error:
-        _log.warning("A stored answer cannot be read, and the model is asked: %s", error.message)
+        _log.warning("A stored answer cannot be read, so the model is asked: %s", error.message)
         return None
     stream.cache = "hit"
     return stream
@@ -283,9 +277,7 @@ def _refuse() -> Plan[ResponseStream[R]]:
         CacheMissError: Always.
     """
     yield from ()
-    raise CacheMissError(
-        "The cache has no answer to this request, which accepts no other (`only-if-cached`).", status=504
-    )
+    raise cache_miss()
 
 
 def _end_failed(flight: Flight, stream: ResponseStream[Any]) -> None:

@@ -1,7 +1,7 @@
 """Which requests a cache may answer, and the key of a request.
 
-The cache is exact: two requests have the same key only if they ask the same endpoint of the same server for the same
-thing with the same credentials. A request is repeatable if nothing is sampled at random: with temperature 0 or a seed,
+The cache is exact: two requests have the same key only if they send the same body to the same endpoint of the same server
+with the same credentials. A request is repeatable if nothing is sampled at random: with temperature 0 or a seed,
 or on an endpoint that does not sample. Others are cached only if they ask for it with `Cache-Control: max-age=…`.
 """
 
@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 from lmdeck._requests.chat import runs_tools_on_server
 from lmdeck._secret import Secret
 from lmdeck._transport import WireRequest
+from lmdeck.errors import CacheMissError
 
 SAMPLED = ("/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/api/v1/chat")
 DETERMINED = ("/v1/embeddings", "/v1/decisions", "/v1/systemone", "/v1/rerank")
@@ -35,10 +36,10 @@ WITHOUT_IDENTITY = {
 }  # fmt: skip
 """Headers that do not identify the sender.
 
-All others are part of the key, since a proxy may tell users apart by them.
+All others are part of the key, since a proxy may distinguish users by them.
 """
 RANDOM_SEED = 0xFFFFFFFF
-"""llama.cpp's seed for a random one, as which it also reads -1 (`LLAMA_DEFAULT_SEED`)."""
+"""llama.cpp's seed for \"choose at random\", which -1 also means (`LLAMA_DEFAULT_SEED`)."""
 _SECONDS = re.compile(r"[0-9]+")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
@@ -58,16 +59,16 @@ class CacheControl(Struct, frozen=True, kw_only=True):
     def parse(cls, header: str) -> Self:
         """Return the directives of a header; unknown directives are ignored.
 
-        An unreadable age is 0, and the least of several ages counts.
+        An invalid age counts as 0; of several ages, the smallest counts.
         """
         directives = [_directive(text) for text in header.lower().split(",")] if header else []
-        given = dict(directives)
+        names = dict(directives)
         ages = [float(age) if _SECONDS.fullmatch(age) else 0.0 for name, age in directives if name == "max-age"]
         max_age = min(ages, default=None)
         return cls(
-            no_cache="no-cache" in given or max_age == 0,
-            no_store="no-store" in given,
-            only_if_cached="only-if-cached" in given,
+            no_cache="no-cache" in names or max_age == 0,
+            no_store="no-store" in names,
+            only_if_cached="only-if-cached" in names,
             max_age=max_age,
         )
 
@@ -83,13 +84,18 @@ class CacheControl(Struct, frozen=True, kw_only=True):
         return bool(self.max_age) or self.only_if_cached
 
 
+def cache_miss() -> CacheMissError:
+    """Return the error for a request that accepts only a stored answer, if there is none."""
+    return CacheMissError("The cache has no answer, and the request forbids others (`only-if-cached`).", status=504)
+
+
 def request_key(
     request: WireRequest, control: CacheControl, scope: str = "", *, asked_only: bool = False
 ) -> bytes | None:
     """Return the key of a request, or None if no cache may answer it.
 
-    `scope` separates those who may not see each other's answers; the token and the identifying headers of the request always
-    do. With `asked_only`, a request has to ask for the cache.
+    `scope` separates users who may not see each other's answers, as the token and the identifying headers do, too.
+    With `asked_only`, only requests that ask for the cache have a key.
     """
     if request.method != "POST" or not request.body or (control.no_cache and control.no_store):
         return None
@@ -100,7 +106,7 @@ def request_key(
         fields = _fields.decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not (control.asks_for_cache or (not asked_only and _repeats_itself(path, fields))):
+    if not (control.asks_for_cache or (not asked_only and _is_deterministic(path, fields))):
         return None
     if _has_state(path, fields) or _runs_tools(fields):
         return None
@@ -112,8 +118,8 @@ def _directive(text: str) -> tuple[str, str]:
     return name.strip(), value.strip().strip('"')
 
 
-def _repeats_itself(path: str, fields: Mapping[str, Raw]) -> bool:
-    """Whether repeating the request returns the same answer."""
+def _is_deterministic(path: str, fields: Mapping[str, Raw]) -> bool:
+    """Whether the request returns the same answer each time."""
     seed = _value(fields, "seed")
     if path.endswith(DETERMINED) or (type(seed) is int and 0 <= seed != RANDOM_SEED):
         return True
@@ -129,9 +135,7 @@ def _has_state(path: str, fields: Mapping[str, Raw]) -> bool:
 
 
 def _runs_tools(fields: Mapping[str, Raw]) -> bool:
-    """Whether the server runs tools for the answer.
-    They may change something, and find something else next time.
-    """
+    """Whether the server runs tools for the answer: they may have effects, and other results next time."""
     return runs_tools_on_server({name: _value(fields, name) for name in ("integrations", "mcp_servers", "tools")})
 
 

@@ -1,6 +1,6 @@
 """One response that several streams read while it arrives: each piece is received once.
 
-The first reader that needs the next piece receives it, and the others wait for that. Nobody therefore depends on the
+The first reader that needs the next piece receives it, and the others wait for that. So no reader depends on the
 stream that sent the request: if it is closed, the others continue to read the same connection, which the last reader
 closes.
 """
@@ -77,7 +77,7 @@ class SharedBody:
             TransportError: The connection broke, or this reader was closed.
         """
         if reader.is_closed:
-            raise ConnectionLostError("The answer was closed before its end.")
+            raise ConnectionLostError("The answer was closed before its end was read.")
         if reader.position < len(self.pieces):
             data = b"".join(self.pieces[reader.position :])
             reader.position = len(self.pieces)
@@ -96,7 +96,7 @@ class SharedBody:
         if isinstance(error, TransportError):
             self.failure = error
         else:
-            self.failure = ConnectionLostError(f"The reading was ended by {type(error).__name__}.")
+            self.failure = ConnectionLostError(f"Reading the answer was interrupted by {type(error).__name__}.")
         self._on_left()
 
 
@@ -249,7 +249,7 @@ class _AsyncBody(SharedBody):
 
     async def read(self, reader: SharedResponse) -> bytes:
         """Return the next bytes for a reader; receive them unless another task does."""
-        import asyncio  # imported late: the sync client needs none of it
+        import asyncio  # imported late: the sync client does not need it
 
         while (data := self._available(reader)) is None and self._is_reading:
             change: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -14,15 +14,20 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._forking import on_fork
+from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError
 
 DEFAULT_BYTES = 1_000_000_000
 MEMORY_BYTES = 100_000_000
 BUSY_SECONDS = 0.25
-"""How long a locked file is waited for; an event loop waits, too."""
+"""How long to wait for a locked file, in seconds: an event loop waits, too."""
 REDIS_SECONDS = 0.5
-TOUCHED = 256
-"""After how many uses the times of use are written to the file."""
+"""How long to wait for the Redis server."""
+TIMES_BUFFERED = 256
+"""After this many uses, their times are written to the file."""
+
+
+_ADDRESSES = "Write memory:, sqlite:///answers.db, the path of a file, or redis://localhost:6379/0."
 
 
 class Entry(Struct, frozen=True, array_like=True):
@@ -71,7 +76,7 @@ def open_store(url: str, *, max_bytes: int | None = None, ttl: float | None = No
     `max_bytes` limits memory and file; Redis has its own limit (`maxmemory`, with the policy `allkeys-lru`).
 
     Raises:
-        ConfigurationError: The address is of no known kind, or the package for it is missing.
+        ConfigurationError: The scheme of the URL is unknown, or its package is missing.
     """
     scheme, separator, rest = url.partition(":")
     if url in {"memory", "memory:", "memory://"}:
@@ -81,9 +86,7 @@ def open_store(url: str, *, max_bytes: int | None = None, ttl: float | None = No
     if scheme == "sqlite":
         return SQLiteStore(rest.removeprefix("///") or "lmdeck-cache.db", max_bytes or DEFAULT_BYTES)
     if separator and "/" not in scheme and len(scheme) > 1:  # one letter is a drive of Windows
-        raise ConfigurationError(
-            f"{scheme!r} is not a kind of cache.", hint="Use memory:, sqlite:///answers.db or redis://localhost:6379/0."
-        )
+        raise ConfigurationError(f"The cache's address {redact_url(url)!r} has an unknown scheme.", hint=_ADDRESSES)
     return SQLiteStore(url, max_bytes or DEFAULT_BYTES)
 
 
@@ -164,11 +167,11 @@ class SQLiteStore:
             sqlite3.Error: The file cannot be read.
         """
         with self._lock:
-            row = self._opened().execute("SELECT entry FROM answers WHERE key = ?", (key,)).fetchone()
+            row = self._open().execute("SELECT entry FROM answers WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return None
             self._used[key] = time.time()
-            if len(self._used) >= TOUCHED:
+            if len(self._used) >= TIMES_BUFFERED:
                 with suppress(sqlite3.Error):  # a locked or full file can be read all the same
                     self._write_times()
         return _decode(row[0])
@@ -183,7 +186,7 @@ class SQLiteStore:
         if len(data) > self.max_entry:  # it would evict all others, and then itself
             return
         with self._lock:
-            connection = self._opened()
+            connection = self._open()
             self._write_times()
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
@@ -200,7 +203,7 @@ class SQLiteStore:
         Raises:
             sqlite3.Error: The file cannot be written.
         """
-        with self._lock, self._opened() as connection:
+        with self._lock, self._open() as connection:
             connection.execute("DELETE FROM answers")
 
     def close(self) -> None:
@@ -210,7 +213,7 @@ class SQLiteStore:
             if connection is not None:
                 connection.close()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
@@ -226,7 +229,7 @@ class SQLiteStore:
     def _write_times(self) -> None:
         used, self._used = self._used, {}
         if used:
-            with self._opened() as connection:
+            with self._open() as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany(
                     "UPDATE answers SET used = ? WHERE key = ?", [(at, key) for key, at in used.items()]
@@ -243,7 +246,7 @@ class SQLiteStore:
 class RedisStore:
     """Entries in Redis or Valkey, which machines share (extra `redis`).
 
-    The server forgets entries by its own rules: set `maxmemory` and `maxmemory-policy allkeys-lru` there.
+    The server evicts entries by its own settings: set `maxmemory` and `maxmemory-policy allkeys-lru` there.
     """
 
     is_remote = True
@@ -255,18 +258,25 @@ class RedisStore:
             import redis  # an extra
         except ImportError:
             raise ConfigurationError(
-                "A cache in Redis needs the package redis.", hint='Install it: pip install "lmdeck[redis]".'
+                "A cache in Redis needs the package redis, which is not installed.",
+                hint='Install it with `pip install "lmdeck[redis]"`.',
             ) from None
-        self._client: Any = redis.Redis.from_url(
-            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-        )
+        try:
+            self._client: Any = redis.Redis.from_url(
+                url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The cache's address {redact_url(url)!r} is not the address of a Redis server: {error}.",
+                hint=_ADDRESSES,
+            ) from error
         self._expiry = None if ttl is None else max(1, int(ttl))
 
     def get(self, key: bytes) -> Entry | None:
         """Return an entry, or None.
 
         Raises:
-            redis.RedisError: The server cannot be asked.
+            redis.RedisError: The server does not answer.
         """
         data = self._client.get(self.PREFIX + key)
         return None if data is None else _decode(data)
@@ -275,7 +285,7 @@ class RedisStore:
         """Store an entry.
 
         Raises:
-            redis.RedisError: The server cannot be asked.
+            redis.RedisError: The server does not answer.
         """
         self._client.set(self.PREFIX + key, _encode(entry), ex=self._expiry)
 
@@ -283,7 +293,7 @@ class RedisStore:
         """Remove all entries.
 
         Raises:
-            redis.RedisError: The server cannot be asked.
+            redis.RedisError: The server does not answer.
         """
         keys = list(self._client.scan_iter(self.PREFIX + b"*", count=1000))
         if keys:

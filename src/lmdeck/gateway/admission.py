@@ -1,5 +1,5 @@
 """Admission: keys, limits and budgets as a protocol.
-The default admits everybody.
+The default admits every request.
 """
 
 from __future__ import annotations
@@ -50,11 +50,10 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
 class RequestOutcome(Struct, kw_only=True):
     """How a request ended; times are in seconds, `started_at` is Unix time.
 
-    `error` is the name of an error class, or `""`. `model` is the one that answered, or was requested, `variant` its
-    key with variant and quantization, as far as the host lists them. Token counts are the host's; if a client left early, the
-    number of chunks that it received. `failure` is the error itself, `cassette` the path of a recording, if there is one.
-    `problems` counts those of the answer by code and dialect; `has_flaws` marks an answer with problems for which it is not
-    cached.
+    `model` is the model that answered, or else the requested one; `variant` is its key with variant and quantization, as far as
+    the host lists them. Token counts are the host's; if the client left early, they are the number of chunks that it received.
+    `error` is the name of the error's class, or `""`; `failure` is the error itself. `cassette` is the path of a recording, or
+    `""`. `problems` counts the answer's problems by code and dialect; an answer with `has_flaws` is not cached.
     """
 
     request_id: str
@@ -85,12 +84,12 @@ class RequestOutcome(Struct, kw_only=True):
 
     @property
     def names_model(self) -> bool:
-        """Whether a host has the model, as an answer or an attempt shows; a client may name any."""
+        """Whether a host is known to have the model: an unserved request may name any."""
         return self.attempts > 0 or not self.error
 
     @property
     def is_broken(self) -> bool:
-        """Whether the answer failed after it had begun; a client that left has not broken it."""
+        """Whether the answer failed after it had begun, other than by the client leaving."""
         return bool(self.error) and self.first_token_seconds is not None and self.status != CLIENT_GONE
 
 
@@ -152,15 +151,15 @@ class Admission(Protocol):
         ...
 
 
-class _OpenLease:
+class _UnlimitedRequest:
     headers: Mapping[str, str] = {}
 
     async def settle(self, outcome: RequestOutcome) -> None:
         """Do nothing."""
 
 
-_LEASE = _OpenLease()
-_ANYBODY = Principal()
+_LEASE = _UnlimitedRequest()
+_ANONYMOUS = Principal()
 
 
 class OpenAdmission:
@@ -174,11 +173,11 @@ class OpenAdmission:
 
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
         """Return the same principal for every request."""
-        return _ANYBODY
+        return _ANONYMOUS
 
     async def principal_of(self, name: str) -> Principal:
         """Return the same principal for every name."""
-        return _ANYBODY
+        return _ANONYMOUS
 
     async def admit(self, principal: Principal, ask: AdmissionRequest) -> AdmittedRequest:
         """Admit every request."""

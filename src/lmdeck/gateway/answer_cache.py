@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 
 from lmdeck._transport import WireRequest
 from lmdeck.cache import Cache, CacheControl, Entry, request_key
-from lmdeck.cache.flights import Flight, alone
-from lmdeck.errors import CacheMissError, ConnectionLostError, LMStudioError
+from lmdeck.cache.flights import Flight, unshared_flight
+from lmdeck.cache.request_keys import cache_miss
+from lmdeck.errors import ConnectionLostError, LMStudioError
 from lmdeck.gateway.config import CacheConfig
 from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest, Handler
 
@@ -30,7 +31,7 @@ def open_cache(config: CacheConfig) -> Cache | None:
     """Return the cache of a configuration; None if it is not enabled.
 
     Raises:
-        ConfigurationError: Its address is of no known kind.
+        ConfigurationError: The scheme of its URL is unknown.
     """
     if not config.enabled:
         return None
@@ -49,7 +50,7 @@ class CachedAnswers:
         self._inner = inner
         self._variants = variants
         self._is_shared = is_shared
-        self._feeds: WeakKeyDictionary[Flight, _Feed] = WeakKeyDictionary()
+        self._feeds: WeakKeyDictionary[Flight, _SharedAnswer] = WeakKeyDictionary()
 
     async def __call__(self, request: GatewayRequest) -> GatewayAnswer:
         """Return the answer, with the header `x-lmdeck-cache`.
@@ -64,13 +65,11 @@ class CachedAnswers:
         if entry is not None:
             return _replay(request, entry)
         if control.only_if_cached:
-            raise CacheMissError(
-                "The cache has no answer to this request, which accepts no other (`only-if-cached`).", status=504
-            )
+            raise cache_miss()
         if key is None or control.no_store:
             return _marked(request, await self._inner(request), "bypass")
         if control.no_cache:
-            return await self._send(request, key, alone())
+            return await self._send(request, key, unshared_flight())
         return await self._send_or_join(request, key)
 
     def _key(self, request: GatewayRequest, control: CacheControl) -> bytes | None:
@@ -92,15 +91,15 @@ class CachedAnswers:
     async def _send_or_join(self, request: GatewayRequest, key: bytes) -> GatewayAnswer:
         failures = 0
         while failures < MOST_FAILED_FLIGHTS:
-            flight, is_first = self._cache.flights.board(key)
+            flight, is_first = self._cache.flights.join(key)
             if is_first:
                 return await self._send(request, key, flight)
-            await _landed(flight)
+            await _wait_for_start(flight)
             feed = self._feeds.get(flight)
             if feed is not None and feed.can_be_joined:
                 return _marked(request, feed.answer_for(request), "shared")
             failures += flight.has_failed
-        return await self._send(request, key, alone())
+        return await self._send(request, key, unshared_flight())
 
     async def _send(self, request: GatewayRequest, key: bytes, flight: Flight) -> GatewayAnswer:
         """Run the next handler, and let equal requests join its answer."""
@@ -109,12 +108,12 @@ class CachedAnswers:
         except BaseException as error:
             flight.fail(by_error=isinstance(error, LMStudioError))
             raise
-        feed = self._feeds[flight] = _Feed(answer)
+        feed = self._feeds[flight] = _SharedAnswer(answer)
         feed.task = asyncio.create_task(self._pump(request, key, flight, feed))
         flight.open()
         return _marked(request, feed.answer_for(request), "miss")
 
-    async def _pump(self, request: GatewayRequest, key: bytes, flight: Flight, feed: _Feed) -> None:
+    async def _pump(self, request: GatewayRequest, key: bytes, flight: Flight, feed: _SharedAnswer) -> None:
         """Read an answer for all clients that wait for it, and store it if it is sound."""
         try:
             await feed.read()
@@ -123,7 +122,7 @@ class CachedAnswers:
         finally:
             flight.end()
 
-    async def _save(self, request: GatewayRequest, key: bytes, feed: _Feed) -> None:
+    async def _save(self, request: GatewayRequest, key: bytes, feed: _SharedAnswer) -> None:
         entry = Entry(
             created=time.time(),
             status=feed.answer.status,
@@ -139,7 +138,7 @@ class CachedAnswers:
             self._cache.save(key, entry)
 
 
-class _Feed:
+class _SharedAnswer:
     """An answer that several clients read while it arrives; it stops when the last one has left."""
 
     def __init__(self, answer: GatewayAnswer) -> None:
@@ -148,14 +147,14 @@ class _Feed:
         self.failure: LMStudioError | None = None
         self.task: asyncio.Task[None] | None = None
         self._is_over = False
-        self._was_left = False
+        self._is_abandoned = False
         self._readers = 0
         self._changed = asyncio.Event()
 
     @property
     def can_be_joined(self) -> bool:
         """Whether the answer is complete or still arriving."""
-        return self.failure is None and not self._was_left
+        return self.failure is None and not self._is_abandoned
 
     async def read(self) -> None:
         """Read the answer to its end."""
@@ -165,8 +164,8 @@ class _Feed:
                 self._note_change()
         except LMStudioError as error:
             self.failure = error
-        except BaseException as error:  # nobody may take what has arrived for the whole answer
-            self.failure = ConnectionLostError(f"The reading was ended by {type(error).__name__}.")
+        except BaseException as error:  # no client may take the part that has arrived for the whole
+            self.failure = ConnectionLostError(f"Reading the answer was interrupted by {type(error).__name__}.")
             raise
         finally:
             self._is_over = True
@@ -198,7 +197,7 @@ class _Feed:
         finally:
             self._readers -= 1
             if not (self._readers or self._is_over) and self.task is not None:
-                self._was_left = True
+                self._is_abandoned = True
                 self.task.cancel()
                 await asyncio.gather(self.task, return_exceptions=True)
 
@@ -207,7 +206,7 @@ class _Feed:
         changed.set()
 
 
-async def _landed(flight: Flight) -> None:
+async def _wait_for_start(flight: Flight) -> None:
     """Wait until the answer of another request begins or fails to begin."""
     loop = asyncio.get_running_loop()
     is_open = asyncio.Event()

@@ -18,20 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["ABORT", "ON_LOST", "WRITE", "AnswerSender"]
 
 ABORT = "lmdeck.abort"
-"""The scope's key of the function that cuts the connection.
-
-The gateway's server offers it.
-"""
+"""The scope's key of a function that aborts the connection; only the gateway's own server sets it."""
 ON_LOST = "lmdeck.on_lost"
-"""The scope's key of a list of functions to call when the connection is lost.
-
-The gateway's server offers it.
-"""
+"""The scope's key of a list of functions to call when the connection is lost; set by the gateway's own server."""
 
 WRITE = "lmdeck.write"
-"""The scope's key of a function that writes a part of a chunked body and returns whether the client reads.
+"""The scope's key of a function that writes a part of a chunked body and returns whether the client keeps up.
 
-The gateway's server offers it.
+Only the gateway's own server sets it.
 """
 
 _HEARTBEAT = encode_comment()
@@ -40,7 +34,7 @@ _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-
 
 class AnswerSender:
     """Sends an answer.
-    `waits_since` is when the client stopped reading, or None; `stop` ends the request with an error.
+    `blocked_since` is the time since which the client has not read, or None.
     """
 
     def __init__(self, scope: Scope, send: Send, clock: Callable[[], float]) -> None:
@@ -50,7 +44,7 @@ class AnswerSender:
         self._heart: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
         self.task: asyncio.Task[object] | None = None
-        self.waits_since: float | None = None
+        self.blocked_since: float | None = None
         self.chunks = 0  # of a stream: the events that were sent
         self.is_started = False
         self.is_ended = False
@@ -63,14 +57,14 @@ class AnswerSender:
             self.task.cancel()
 
     def abort(self) -> None:
-        """Cut the connection if the server can; otherwise the answer ends early."""
+        """Abort the connection if the server can; otherwise the answer just ends early."""
         self.is_ended = True
         cut = self._scope.get(ABORT)
         if cut is not None:
             cut()
 
-    def beat_every(self, seconds: float, headers: Mapping[str, str]) -> None:
-        """Start the answer as a stream of comments if it has not begun after some time."""
+    def start_heartbeats(self, seconds: float, headers: Mapping[str, str]) -> None:
+        """Send a comment every `seconds` until the answer begins; the first one starts the response."""
         loop = asyncio.get_running_loop()
 
         def beat() -> None:
@@ -102,9 +96,9 @@ class AnswerSender:
 
     @property
     def write_now(self) -> Callable[[bytes], bool] | None:
-        """A function like `write` that does not wait, or None if the server has none.
+        """A function like `write` that does not wait, and returns whether the client keeps up.
 
-        It returns whether the client reads.
+        None if the server has none.
         """
         write: Callable[[bytes], bool] | None = self._scope.get(WRITE)
         if write is None:
@@ -131,6 +125,6 @@ class AnswerSender:
             await asyncio.gather(beat, return_exceptions=True)
 
     async def _pass(self, message: dict[str, object]) -> None:
-        self.waits_since = self._clock()
+        self.blocked_since = self._clock()
         await self._send(message)
-        self.waits_since = None
+        self.blocked_since = None

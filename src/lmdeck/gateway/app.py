@@ -12,8 +12,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import msgspec
-
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import InvalidRequestError, LMStudioError, ServerError
 from lmdeck.gateway.admission import CLIENT_GONE, Admission, AdmissionRefused, OpenAdmission, Principal, RequestOutcome
@@ -24,24 +22,26 @@ from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.dashboard.routes import dashboard_routes
 from lmdeck.gateway.dispatcher import Dispatcher
+from lmdeck.gateway.errors import internal_error, shutting_down
 from lmdeck.gateway.estimates import cost_of, count_tokens
 from lmdeck.gateway.http import (
     Access,
-    Arrived,
     Endpoint,
     HTTPAnswer,
+    IncomingRequest,
     Routes,
     error_response,
-    internal_error,
     json_answer,
+    json_object,
+    object_or_empty,
     send_answer,
 )
 from lmdeck.gateway.hub import AnyHub, Hub, ServerState
 from lmdeck.gateway.logs import log_outcome
 from lmdeck.gateway.operators import Operators
+from lmdeck.gateway.relayed_request import RelayedRequest
 from lmdeck.gateway.request_handlers import GatewayRequest, Handler, HandlerFactory
 from lmdeck.gateway.request_history import Bucket
-from lmdeck.gateway.work import Work
 from lmdeck.relay import Kind, RelayRequest, Route, route_of
 from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.trust import AllowedHosts, refuse_request
@@ -104,7 +104,7 @@ class Gateway:
         self.estimator = TokenEstimator()
         self.operators = Operators(config.admin)
         self.deliveries: set[AnswerSender] = set()
-        self.works: dict[str, Work] = {}
+        self.works: dict[str, RelayedRequest] = {}
         self.is_draining = False
         self.clock = clock
         self._routes = Routes()
@@ -186,13 +186,7 @@ class Gateway:
 
     def end_requests(self) -> int:
         """End the open requests at shutdown, each with an error in its format; return their number."""
-        error = ServerError(
-            "The gateway is shutting down.",
-            status=503,
-            code="shutting_down",
-            hint="Send the request again.",
-            retry_after=1.0,
-        )
+        error = shutting_down()
         for delivery in list(self.deliveries):
             delivery.stop(error)
         return len(self.deliveries)
@@ -203,8 +197,8 @@ class Gateway:
             await asyncio.sleep(min(1.0, self.config.limits.write_seconds / 4))
             limit = self.clock() - self.config.limits.write_seconds
             for delivery in list(self.deliveries):
-                if delivery.waits_since is not None and delivery.waits_since < limit:
-                    _log.warning("a client did not read its answer for limits.write_seconds: its request was stopped")
+                if delivery.blocked_since is not None and delivery.blocked_since < limit:
+                    _log.warning("a client has not read its answer for limits.write_seconds: its connection was closed")
                     delivery.abort()
 
     # --- requests ---
@@ -215,62 +209,63 @@ class Gateway:
             await self._run_lifespan(receive, send)
         if scope["type"] != "http":
             return
-        scope = self._usual(scope)
-        arrived = Arrived(scope, receive, self.config.limits)
-        own = self._routes.find(arrived.method, arrived.path)
+        scope = self._canonical(scope)
+        incoming = IncomingRequest(scope, receive, self.config.limits)
+        own = self._routes.find(incoming.method, incoming.path)
         # Pages of other sites cannot send PUT, and are refused by their origin; an upload is not JSON.
-        is_upload = own is not None and arrived.headers.get("content-type", "").startswith("multipart/form-data")
-        needs_json = not (is_upload or arrived.method == "PUT")
-        refusal = refuse_request(arrived.method, arrived.headers, self._trusted, needs_json=needs_json)
+        is_upload = own is not None and incoming.headers.get("content-type", "").startswith("multipart/form-data")
+        needs_json = not (is_upload or incoming.method == "PUT")
+        refusal = refuse_request(incoming.method, incoming.headers, self._trusted, needs_json=needs_json)
         if refusal is not None:
             error = InvalidRequestError(refusal.message, hint=refusal.hint, status=refusal.status)
-            await send_answer(send, error_response(route_of(arrived.method, arrived.url).kind, error))
+            await send_answer(send, error_response(route_of(incoming.method, incoming.url).kind, error))
         elif own is not None:
-            endpoint, access, arrived.params = own
-            answer = await self._own_answer(arrived, endpoint, access)
+            endpoint, access, incoming.params = own
+            answer = await self._own_answer(incoming, endpoint, access)
             with suppress(ClientGoneError):
                 await (
                     send_answer(send, answer)
                     if isinstance(answer.body, bytes)
                     else run_until_disconnect(receive, send_answer(send, answer))
                 )
-        elif arrived.method not in _METHODS:  # `TRACE` would show the client the host's own token
-            message = f"The gateway does not accept the method {arrived.method}."
+        elif incoming.method not in _METHODS:  # `TRACE` would show the client the host's own token
+            message = f"The gateway does not accept the method {incoming.method}. Send one of {_ALLOW['allow']}."
             await send_answer(send, json_answer({"error": {"message": message}}, 405, _ALLOW))
-        elif arrived.method == "OPTIONS":  # asked by browsers for pages of other origins, which are not served
+        elif incoming.method == "OPTIONS":  # asked by browsers for pages of other origins, which are not served
             await send_answer(send, HTTPAnswer(headers=_ALLOW))
-        elif arrived.headers.get("upgrade", "").lower() == "websocket":
+        elif incoming.headers.get("upgrade", "").lower() == "websocket":
             headers = {"upgrade": "HTTP/1.1", "connection": "close"}
             await send_answer(send, json_answer({"error": {"message": _NO_WEBSOCKETS}}, 426, headers))
         else:
-            await self._relay(arrived, receive, send)
+            await self._relay(incoming, receive, send)
 
-    def _usual(self, scope: Scope) -> Scope:
-        """Return a request for an endpoint in its usual form.
+    def _canonical(self, scope: Scope) -> Scope:
+        """Return a request for a known endpoint with its canonical path, and `HEAD` as `GET`.
 
-        The server leaves out the body of an answer to `HEAD`.
-
-        Hosts do not mind other spellings: `/API/v1//models/load/` would reach one without the checks of `/api/v1/models/load`.
+        The server omits the body of an answer to `HEAD`. Hosts accept other spellings of a path: without this,
+        `/API/V1//models/load/` would reach a host without the checks of `/api/v1/models/load`.
         """
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        usual = posixpath.normpath(f"/{scope['path'].lstrip('/')}").lower()
+        canonical = posixpath.normpath(f"/{scope['path'].lstrip('/')}").lower()
         if self._routes.find(method, scope["path"]):
             return scope if method == scope["method"] else {**scope, "method": method}
-        is_known = self._routes.find(method, usual) or route_of(method, f"http://gateway{usual}").kind != "other"
-        is_usual = usual == scope["path"] and b"%" not in scope["raw_path"].partition(b"?")[0]
-        if is_usual or not is_known:
+        is_known = (
+            self._routes.find(method, canonical) or route_of(method, f"http://gateway{canonical}").kind != "other"
+        )
+        is_canonical = canonical == scope["path"] and b"%" not in scope["raw_path"].partition(b"?")[0]
+        if is_canonical or not is_known:
             return scope
-        return {**scope, "method": method, "path": usual, "raw_path": quote(usual).encode()}
+        return {**scope, "method": method, "path": canonical, "raw_path": quote(canonical).encode()}
 
-    async def _own_answer(self, arrived: Arrived, endpoint: Endpoint, access: Access) -> HTTPAnswer:
-        """Return the answer of one of the gateway's own endpoints, after checking who asks."""
-        kind: Kind = "messages" if arrived.path == COUNT_TOKENS else "other"
+    async def _own_answer(self, incoming: IncomingRequest, endpoint: Endpoint, access: Access) -> HTTPAnswer:
+        """Return the answer of one of the gateway's own endpoints, after checking that the client may use it."""
+        kind: Kind = "messages" if incoming.path == COUNT_TOKENS else "other"
         try:
             if access == "operator":
-                self.operators.check(arrived)
+                self.operators.check(incoming)
             elif access == "key":
-                arrived.principal = await self.admission.authenticate(arrived.headers)
-            return await endpoint(arrived)
+                incoming.principal = await self.admission.authenticate(incoming.headers)
+            return await endpoint(incoming)
         except AdmissionRefused as refused:
             return error_response(kind, refused.error, refused.headers)
         except LMStudioError as error:
@@ -278,17 +273,17 @@ class Gateway:
         except ClientGoneError:
             return HTTPAnswer(status=CLIENT_GONE)
         except Exception as error:
-            _log.exception("%s %s failed", arrived.method, arrived.path)
+            _log.exception("%s %s failed", incoming.method, incoming.path)
             return error_response(kind, internal_error(error))
 
-    async def _relay(self, arrived: Arrived, receive: Receive, send: Send) -> None:
+    async def _relay(self, incoming: IncomingRequest, receive: Receive, send: Send) -> None:
         """Relay a request to a host, and stop it when the client leaves."""
-        work = Work(self, arrived, AnswerSender(arrived.scope, send, self.clock))
+        work = RelayedRequest(self, incoming, AnswerSender(incoming.scope, send, self.clock))
         self.deliveries.add(work.delivery)
         self.works[work.outcome.request_id] = work
         try:
             if await work.read():
-                await self._run_while_connected(arrived.scope, receive, work)
+                await self._run_while_connected(incoming.scope, receive, work)
         except ClientGoneError:
             work.outcome.status, work.outcome.error = CLIENT_GONE, work.outcome.error or "ClientGoneError"
         finally:
@@ -299,7 +294,7 @@ class Gateway:
                 observer(work.outcome)
 
     @staticmethod
-    async def _run_while_connected(scope: Scope, receive: Receive, work: Work) -> None:
+    async def _run_while_connected(scope: Scope, receive: Receive, work: RelayedRequest) -> None:
         """Run a request until the client leaves.
         The gateway's own server reports that without a task that waits for it.
 
@@ -357,13 +352,15 @@ class Gateway:
             LMStudioError: It is invalid, or no host has a model for it.
         """
         relay = RelayRequest(route.kind, body) if route.kind != "other" else None
-        given = relay.given if relay is not None else _object_or_empty(body)
-        model = given.get("model") or ""
+        fields = relay.sent if relay is not None else object_or_empty(body)
+        model = fields.get("model") or ""
         if not isinstance(model, str):
-            raise InvalidRequestError("The field `model` is not a string.", status=400, hint="Name one model.")
+            raise InvalidRequestError(
+                "The field `model` is not a string.", status=400, hint="Send the name of one model."
+            )
         if not model and relay is not None:
             model = await self.hub.default_model(principal)
-        prompt, longest = cost_of(given, len(body))
+        prompt, longest = cost_of(fields, len(body))
         outcome.model = model
         return GatewayRequest(
             outcome=outcome,
@@ -371,7 +368,7 @@ class Gateway:
             route=route,
             headers=headers or {},
             body=body,
-            given=given,
+            fields=fields,
             model=model,
             prompt_tokens=prompt,
             tokens=prompt + longest,
@@ -381,13 +378,13 @@ class Gateway:
 
     # --- own endpoints ---
 
-    async def _count_tokens(self, arrived: Arrived) -> HTTPAnswer:
+    async def _count_tokens(self, incoming: IncomingRequest) -> HTTPAnswer:
         """Answer Anthropic's `count_tokens` by an estimate, calibrated by the model's answers."""
-        body = await arrived.body()
-        return json_answer({"input_tokens": count_tokens(self.estimator, _object(body), len(body))})
+        body = await incoming.body()
+        return json_answer({"input_tokens": count_tokens(self.estimator, json_object(body), len(body))})
 
 
-async def _health(_: Arrived) -> HTTPAnswer:
+async def _health(_: IncomingRequest) -> HTTPAnswer:
     return json_answer({"status": "ok"})
 
 
@@ -398,23 +395,3 @@ def _trusted_hosts(config: Config) -> AllowedHosts:
     if config.auth.required:
         return AllowedHosts(names=frozenset({""}))
     return AllowedHosts.of(config.server.allowed_hosts, config.server.host)
-
-
-def _object_or_empty(body: bytes) -> dict[str, Any]:
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        given = msgspec.json.decode(body) if body[:1] == b"{" else None
-        if isinstance(given, dict):
-            return given
-    return {}
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """Decode a JSON object.
-
-    Raises:
-        InvalidRequestError: The body is something else.
-    """
-    given = _object_or_empty(body.strip())
-    if not given:
-        raise InvalidRequestError("The request's body is not a JSON object.", status=400)
-    return given

@@ -52,7 +52,7 @@ def _check(*, ok: bool, name: str, reason: str) -> None:
 
 class HostConfig(_Section, frozen=True):
     """One LM Studio server.
-    `weight` is its share of the load, `token_env` the variable with its API token.
+    `weight` is its share of the load, `token_env` the environment variable with its API token.
 
     `parallel` overrides how many answers a model generates at once. With `max_models`, the gateway unloads the model that was
     idle longest before it loads another one; without it, it never unloads. A host that is draining gets no new requests.
@@ -74,11 +74,11 @@ class HostConfig(_Section, frozen=True):
         _check(ok=is_http, name="url", reason="it must begin with http:// or https://")
         # It is sent in the header `x-lmdeck-host`.
         _check(ok=self.name.isprintable(), name="name", reason="it must not contain control characters")
-        _check(ok=0 < self.weight <= 1000, name="weight", reason="it must be between 0 and 1000")
+        _check(ok=0 < self.weight <= 1000, name="weight", reason="it must be more than 0 and at most 1000")
         _check(ok=self.parallel is None or self.parallel > 0, name="parallel", reason="it must be at least 1")
         _check(ok=self.max_models is None or self.max_models > 0, name="max_models", reason="it must be at least 1")
         is_set = not self.token_env or self.token_env in os.environ
-        _check(ok=is_set, name="token_env", reason=f"the variable {self.token_env} is not set")
+        _check(ok=is_set, name="token_env", reason=f"the environment variable {self.token_env} is not set")
 
     @property
     def token(self) -> Secret | None:
@@ -105,8 +105,9 @@ class QueueConfig(_Section, frozen=True):
 
 
 class StickyConfig(_Section, frozen=True):
-    """What keeps a conversation on the host that has its prefix in memory.
-    That is a header, or else the first messages.
+    """How the requests of one conversation are recognised; they go to the host that has its prefix in memory.
+
+    `by` is tried in order: the value of a header, or the first messages. `ttl` is how long a binding lasts, in seconds.
     """
 
     by: tuple[str, ...] = ("header:x-session-id", "prefix")
@@ -243,7 +244,7 @@ class _StoreOnly(Struct):
 
 
 class AuthConfig(_Section, frozen=True):
-    """Whether clients need a key; None if the file does not say."""
+    """Whether clients need a key; None if the configuration does not set it."""
 
     required: bool | None = None
 
@@ -252,7 +253,7 @@ class BatchesConfig(_Section, frozen=True):
     """Files and batches: the folder, which several workers share, and limits.
 
     `file_bytes` is the largest size of a file, `key_bytes` that of all files of a key; `rows` is the most rows of a batch, and
-    `at_once` the number of batches that run at the same time. Files are removed after `keep_days`, unless they say otherwise.
+    `at_once` the number of batches that run at the same time. Files without a time of their own are removed after `keep_days`.
     """
 
     folder: str = "gateway-batches"
@@ -272,14 +273,15 @@ class BatchesConfig(_Section, frozen=True):
 
 class AdminConfig(_Section, frozen=True):
     """Who may read the status and change the configuration.
-    That is any program on this machine, and holders of the token in this variable.
+
+    These are programs on this machine, and holders of the token in the environment variable `token_env`.
     """
 
     token_env: str = ""
 
     def __post_init__(self) -> None:
         is_set = not self.token_env or bool(os.environ.get(self.token_env))
-        _check(ok=is_set, name="token_env", reason=f"the variable {self.token_env} is not set")
+        _check(ok=is_set, name="token_env", reason=f"the environment variable {self.token_env} is not set")
 
     @property
     def token(self) -> Secret | None:
@@ -323,10 +325,11 @@ class Config(_Section, frozen=True):
     @classmethod
     def replacement(cls, text: str, origin: str) -> Config:
         """Read the configuration that replaces a running one.
-        A text that names no host and changes nothing else is not one: the file may be half written, and all hosts would go.
+
+        A text that names no host and sets nothing is refused: a half-written file would otherwise remove all hosts.
 
         Raises:
-            ConfigurationError: As for `parse`, or there is nothing in it.
+            ConfigurationError: As for `parse`, or the text sets nothing.
         """
         config = cls.parse(text, origin)
         if config == cls() and "hosts" not in decode_configuration(text, origin):

@@ -1,7 +1,4 @@
-"""Reading a configuration file, TOML or JSON.
-
-Errors name the setting and the line.
-"""
+"""Reading of a configuration, TOML or JSON; errors name the setting and the line."""
 
 from __future__ import annotations
 
@@ -43,12 +40,12 @@ def decode_configuration(text: str, origin: str) -> dict[str, Any]:
         ConfigurationError: The text is neither.
     """
     try:
-        given: dict[str, Any] = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        values: dict[str, Any] = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except msgspec.DecodeError as error:
-        raise ConfigurationError(f"{origin} is not JSON: {error}.", hint="Correct it.") from error
+        raise ConfigurationError(f"{origin} is not JSON: {error}.", hint=_CORRECT) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is not TOML: {error}.", hint="Correct the file.") from error
-    return given
+        raise ConfigurationError(f"{origin} is not TOML: {error}.", hint=_CORRECT) from error
+    return values
 
 
 @contextmanager
@@ -66,6 +63,7 @@ def named_errors(text: str, origin: str, kind: type[Struct]) -> Iterator[None]:
         raise _located(str(error), text, origin, kind) from None
 
 
+_CORRECT = "Correct the configuration; docs/gateway.md lists all settings."
 _PATH = re.compile(r"(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`|missing required field `(?P<missing>[^`]*)`")
 _NAMED = re.compile(r"(?P<name>[a-z_]+(?:\..*?)?): (?P<reason>.*)", re.DOTALL)
@@ -76,7 +74,7 @@ def _located(message: str, text: str, origin: str, kind: type[Struct]) -> Config
     found = _PATH.fullmatch(message)
     reason, path = (found["reason"], found["path"] or "") if found else (message, "")
     unknown, named = _FIELD.search(reason), _NAMED.fullmatch(reason)
-    hint = "Correct the file; the page about the gateway lists all settings."
+    hint = _CORRECT
     if unknown is not None:
         name = unknown["name"] or unknown["missing"]
         if unknown["name"]:
@@ -96,7 +94,7 @@ def _located(message: str, text: str, origin: str, kind: type[Struct]) -> Config
 
 
 def _known_names(kind: type[Struct], path: str) -> Sequence[str]:
-    """Return the settings of the table at a path in a configuration of a kind."""
+    """Return the names of the settings in the table at `path`."""
     section: Any = kind
     for part in re.sub(r"\[[^\]]*\]", "", path).split("."):
         if not part:

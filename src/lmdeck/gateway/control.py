@@ -1,5 +1,5 @@
 """Endpoints for operators that act on the running gateway.
-They end a request, take a host out of rotation, or put it back.
+They cancel a request, drain a host, or return it to rotation.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from lmdeck.errors import InvalidRequestError
 from lmdeck.gateway.config import Config
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
 
-__all__ = ["Controlled", "control_routes"]
+__all__ = ["ControlGateway", "control_routes"]
 
 
-class Controlled(Protocol):
+class ControlGateway(Protocol):
     """What the endpoints need of a gateway."""
 
     config: Config
@@ -38,31 +38,33 @@ class _Drain(Struct):
     drain: bool
 
 
-def control_routes(gateway: Controlled) -> Iterator[tuple[str, str, Endpoint, Access]]:
+def control_routes(gateway: ControlGateway) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the endpoints: method, path, endpoint and access."""
     yield "POST", "/gateway/requests/{id}/cancel", partial(_cancel, gateway), "operator"
     yield "POST", "/gateway/hosts/{name}/drain", partial(_drain, gateway), "operator"
 
 
-async def _cancel(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
+async def _cancel(gateway: ControlGateway, incoming: IncomingRequest) -> HTTPAnswer:
     """End an open request with an error in its format."""
-    request_id = arrived.params["id"]
+    request_id = incoming.params["id"]
     if not await gateway.cancel(request_id):
-        raise _not_found(f"No request {request_id!r} is open.", "Look at /gateway/status: it may have ended.")
+        raise _not_found(
+            f"No request {request_id!r} is open; it may have ended.", "Look at /gateway/status for the open ones."
+        )
     return json_answer({"cancelled": request_id})
 
 
-async def _drain(gateway: Controlled, arrived: Arrived) -> HTTPAnswer:
+async def _drain(gateway: ControlGateway, incoming: IncomingRequest) -> HTTPAnswer:
     """Drain a host, or return it to rotation, until the next start."""
-    name = arrived.params["name"]
+    name = incoming.params["name"]
     config = gateway.config
     if all(host.name != name for host in config.hosts):
         raise _not_found(f"There is no host {name!r}.", "Look at /gateway/status for the names.")
     try:
-        wanted = msgspec.json.decode(await arrived.body(), type=_Drain)
+        wanted = msgspec.json.decode(await incoming.body(), type=_Drain)
     except msgspec.DecodeError as error:
         raise InvalidRequestError(
-            f"The body is not valid: {error}.", hint='Send {"drain": true}.', status=400
+            f"The body does not say whether to drain: {error}.", hint='Send {"drain": true}.', status=400
         ) from None
     hosts = tuple(
         msgspec.structs.replace(host, drain=wanted.drain) if host.name == name else host for host in config.hosts

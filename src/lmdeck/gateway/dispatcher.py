@@ -37,7 +37,7 @@ from lmdeck.errors import (
 )
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest, HostChunks
-from lmdeck.gateway.routing import Place, Router, Wanted
+from lmdeck.gateway.routing import HostSlot, Router, SlotRequest
 from lmdeck.gateway.sticky import conversation_key, response_key
 from lmdeck.relay import RelayReader, begin_request, pass_on
 from lmdeck.stats import Usage
@@ -90,23 +90,23 @@ class Dispatcher:
             return self._answer_of(stream, place, request)
         raise failure or ServerError("No attempt was made.", status=503)
 
-    def _wanted(self, request: GatewayRequest) -> Wanted:
+    def _wanted(self, request: GatewayRequest) -> SlotRequest:
         if not request.model:
-            return Wanted(
+            return SlotRequest(
                 request_id=request.outcome.request_id, key=request.principal.name, cost=request.tokens, models=()
             )
         key = request.principal.name
-        return Wanted(
+        return SlotRequest(
             request_id=request.outcome.request_id,
             key=key,
             cost=request.tokens,
             models=tuple(self.config.models_of(request.model)),
-            conversation=conversation_key(self.config.sticky, request.headers, key, request.model, request.given),
-            response=response_key(request.given.get("previous_response_id")),
+            conversation=conversation_key(self.config.sticky, request.headers, key, request.model, request.fields),
+            response=response_key(request.fields.get("previous_response_id")),
             is_background=request.is_background,
         )
 
-    async def _acquire(self, wanted: Wanted, request: GatewayRequest, failure: LMStudioError | None) -> Place:
+    async def _acquire(self, wanted: SlotRequest, request: GatewayRequest, failure: LMStudioError | None) -> HostSlot:
         queued_at = time.monotonic()
         try:
             return await self._router.acquire(wanted)
@@ -115,7 +115,7 @@ class Dispatcher:
         finally:
             request.outcome.queue_seconds += time.monotonic() - queued_at
 
-    async def _after_failure(self, wanted: Wanted, host: str) -> Wanted:
+    async def _after_failure(self, wanted: SlotRequest, host: str) -> SlotRequest:
         """Return what the next attempt wants.
 
         It wants no host that failed or, if no other is left, any of them a moment later.
@@ -126,7 +126,7 @@ class Dispatcher:
         await asyncio.sleep(_PAUSE)
         return replace(wanted, avoided=frozenset())
 
-    async def _begin(self, place: Place, request: GatewayRequest) -> ResponseStream[Any]:
+    async def _begin(self, place: HostSlot, request: GatewayRequest) -> ResponseStream[Any]:
         """Send a request and return its answer, once its first bytes are known.
 
         On failure, its place is released.
@@ -139,7 +139,7 @@ class Dispatcher:
             place.release()
             raise
 
-    def _answer_of(self, stream: ResponseStream[Any], place: Place, request: GatewayRequest) -> GatewayAnswer:
+    def _answer_of(self, stream: ResponseStream[Any], place: HostSlot, request: GatewayRequest) -> GatewayAnswer:
         reader = cast("RelayReader", stream.reader)
         outcome = request.outcome
         headers = {
@@ -156,7 +156,7 @@ class Dispatcher:
         self,
         stream: ResponseStream[Any],
         reader: RelayReader,
-        place: Place,
+        place: HostSlot,
         request: GatewayRequest,
         chunks: HostChunks,
     ) -> AsyncGenerator[bytes, None]:
@@ -247,7 +247,7 @@ class _AnswerInProgress:
         return not self._waits_for_client
 
 
-async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
+async def _send(place: HostSlot, request: GatewayRequest) -> ResponseStream[Any]:
     host, model = place.host, place.model
     headers = {_title(name): value for name, value in request.headers.items() if name in _FORWARDED}
     headers["X-Request-Id"] = request.outcome.request_id
@@ -256,8 +256,8 @@ async def _send(place: Place, request: GatewayRequest) -> ResponseStream[Any]:
         plan = begin_request(host.session, request.route, request.relay, headers)
     else:
         body = request.body
-        if request.given and request.given.get("model") != model and model:
-            body = msgspec.json.encode({**request.given, "model": model})
+        if request.fields and request.fields.get("model") != model and model:
+            body = msgspec.json.encode({**request.fields, "model": model})
         plan = pass_on(host.session, request.method, request.route, headers, body or None)
     stream = await drive_async(plan, host.transport)
     place.note_first_byte()
@@ -331,6 +331,6 @@ def _note_usage(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
 
 def _usage_of(body: object) -> Usage | None:
     """Return the usage in a whole body, such as that of embeddings."""
-    given = body.get("usage") if isinstance(body, Mapping) else None
-    tokens = given.get("prompt_tokens") if isinstance(given, Mapping) else None
+    usage = body.get("usage") if isinstance(body, Mapping) else None
+    tokens = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
     return Usage(prompt_tokens=tokens) if isinstance(tokens, int) else None

@@ -16,16 +16,16 @@ _PROMPT = ("messages", "input", "prompt", "system", "instructions", "tools")
 DEEPEST = 12
 
 
-def cost_of(given: Mapping[str, Any], size: int) -> tuple[int, int]:
+def cost_of(fields: Mapping[str, Any], size: int) -> tuple[int, int]:
     """Return the estimated tokens of a request's prompt and of its longest answer.
     `size` is its length in bytes.
     """
     longest = next(
-        (value for name in _LONGEST if isinstance(value := given.get(name), int) and value > 0), USUAL_ANSWER
+        (value for name in _LONGEST if isinstance(value := fields.get(name), int) and value > 0), USUAL_ANSWER
     )
     if size <= SHORT_BODY:  # too short for an image to count
         return round(size / BYTES_A_TOKEN), longest
-    characters, images = _measured([given.get(name) for name in _PROMPT], DEEPEST)
+    characters, images = _measured([fields.get(name) for name in _PROMPT], DEEPEST)
     return round(characters / BYTES_A_TOKEN) + images * TOKENS_AN_IMAGE, longest
 
 
@@ -46,7 +46,7 @@ def _measured(value: object, depth: int) -> tuple[int, int]:
     return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
-def count_tokens(estimator: TokenEstimator, given: Mapping[str, Any], size: int) -> int:
+def count_tokens(estimator: TokenEstimator, fields: Mapping[str, Any], size: int) -> int:
     """Return the estimated number of prompt tokens, calibrated by the model's earlier answers."""
-    prompt, _ = cost_of(given, size)
-    return estimator.estimate_from(str(given.get("model") or ""), max(prompt, 1)).tokens
+    prompt, _ = cost_of(fields, size)
+    return estimator.estimate_from(str(fields.get("model") or ""), max(prompt, 1)).tokens

@@ -1,4 +1,4 @@
-"""The way to one LM Studio server: where it is, and how requests are sent to it."""
+"""The client of one LM Studio server: its settings, and the session that sends requests to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_LIMIT = 1 << 30
 
 
 class HostClient:
-    """One LM Studio server, as a process of the gateway sends requests to it."""
+    """One LM Studio server, as seen by a process that sends requests to it."""
 
     def __init__(self, config: HostConfig, gateway: Config, transport: AsyncTransport) -> None:
         self.transport = transport

@@ -12,12 +12,13 @@ from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._responses.model_lists import choose_model
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
-from lmdeck.errors import LMStudioError, ServerError
+from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config, HostConfig
+from lmdeck.gateway.errors import no_host_available
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.routing import Capacity, Wanted
-from lmdeck.gateway.scheduler import HostSlot, Scheduler, Ticket
+from lmdeck.gateway.routing import Capacity, SlotRequest
+from lmdeck.gateway.scheduler import LocalSlot, Scheduler, Ticket
 from lmdeck.gateway.sticky import StickyHosts
 
 __all__ = ["HostPool"]
@@ -28,17 +29,17 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 class HostPool:
-    """The hosts of a configuration, their queues, and what is bound to them."""
+    """The hosts of a configuration, their queues, and the conversations bound to them."""
 
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
         self.config = config
         self._clock = clock
         self._transport = AiohttpTransport(Settings())
         self.hosts = [self._host(each, config) for each in config.hosts]
-        self.scheduler = Scheduler(config, self.hosts, self._start_load, self._look, clock)
+        self.scheduler = Scheduler(config, self.hosts, self._start_load, self._poll_soon, clock)
         self._sticky = StickyHosts(clock)
         self._polls: dict[Host, asyncio.Task[None]] = {}
-        self._others: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Poll every host once, briefly for those that do not answer; then poll regularly."""
@@ -48,7 +49,7 @@ class HostPool:
 
     async def aclose(self) -> None:
         """Stop polling and close all connections."""
-        tasks = [*self._polls.values(), *self._others]
+        tasks = [*self._polls.values(), *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -64,7 +65,7 @@ class HostPool:
         return {host.variant_of(each) for host in usable for each in models if host.has(each)}
 
     async def reconfigure(self, config: Config) -> None:
-        """Use other hosts: those that remain keep their state, removed ones finish their requests.
+        """Use other hosts: remaining ones keep their state, removed ones finish their requests.
 
         New hosts are polled first, so that there is no moment without a usable host.
         """
@@ -89,7 +90,7 @@ class HostPool:
 
     # --- routing ---
 
-    async def acquire(self, wanted: Wanted) -> HostSlot:
+    async def acquire(self, wanted: SlotRequest) -> LocalSlot:
         """Wait for a slot on a host.
 
         Raises:
@@ -112,7 +113,7 @@ class HostPool:
         slot.on_answer = lambda: self._sticky.bind(wanted.conversation, slot.host.name, ttl)
         return slot
 
-    async def has_other(self, wanted: Wanted) -> bool:
+    async def has_other(self, wanted: SlotRequest) -> bool:
         """Whether a host that is not avoided may answer."""
         excluded = self._excluded(wanted)
         return any(
@@ -129,22 +130,22 @@ class HostPool:
         return choose_model(info for host in usable for info in host.models.values() if principal.may_use(info.key))
 
     async def capacity(self) -> Capacity:
-        """Return how many answers the hosts generate at once, one slot of each host left free."""
+        """Return how many answers the hosts can generate at once, with one slot of each host left free."""
         names = {name for host in self.hosts for name in host.models}
         parallel = {
             name: sum(max(host.parallel(name) - 1, 1) for host in self.hosts if host.has(name)) for name in names
         }
         return Capacity(parallel=parallel, hosts=len(self.hosts))
 
-    def _slot_anywhere(self) -> HostSlot:
+    def _slot_anywhere(self) -> LocalSlot:
         """Return a slot on the least busy host, for a request that names no model."""
         usable = [host for host in self.hosts if host.is_usable]
         if not usable:
-            raise ServerError("No host can answer now.", status=503, code="no_host_available", retry_after=2.0)
+            raise no_host_available("No host can answer now: none is up and in rotation.")
         host = min(usable, key=lambda host: sum(host.running.values()) / host.config.weight)
-        return HostSlot(self.scheduler, host, "")
+        return LocalSlot(self.scheduler, host, "")
 
-    def _excluded(self, wanted: Wanted) -> frozenset[str]:
+    def _excluded(self, wanted: SlotRequest) -> frozenset[str]:
         """Return the hosts that cannot answer.
 
         These are hosts to avoid and, for a stored response, all but the one that made it.
@@ -179,17 +180,17 @@ class HostPool:
             await asyncio.sleep(TICK_SECONDS)
             self.scheduler.wake()
 
-    def _look(self, host: Host) -> None:
+    def _poll_soon(self, host: Host) -> None:
         """Poll a host now, unless a poll is already running."""
-        if not host.is_being_looked_at:
-            host.is_being_looked_at = True
+        if not host.is_being_polled:
+            host.is_being_polled = True
             self._run(self._poll_once(host))
 
     async def _poll_once(self, host: Host) -> None:
         try:
             await host.poll()
         finally:
-            host.is_being_looked_at = False
+            host.is_being_polled = False
             self.scheduler.wake()
 
     def _start_load(self, host: Host, model: str, victim: str | None) -> None:
@@ -222,8 +223,8 @@ class HostPool:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._others.add(task)
-        task.add_done_callback(self._others.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 async def _wait_for_polls(hosts: list[Host]) -> None:

@@ -33,18 +33,17 @@ from lmdeck.model_info import ModelInfo
 __all__ = ["DEFAULT_PARALLEL", "Host"]
 
 DEFAULT_PARALLEL = 4
-FRESH_SECONDS = 0.25  # how old a list may be before a load by profile is left out
-ARRIVAL_SECONDS = 0.05  # within which a request has reached the host
-MOST_MISSED = 3  # lists in a row that a host with running requests may owe
-LOOK_SECONDS = 0.1  # between two lists that requests wait for
+FRESH_SECONDS = 0.25  # how recently a model must have been listed as loaded to be sent a request without a check
+ARRIVAL_SECONDS = 0.05  # the longest time that a request takes to reach the host
+MOST_MISSED = 3  # polls in a row that a busy host may leave unanswered
+POLL_GAP_SECONDS = 0.1  # the shortest time between two polls for waiting requests
 _log = logging.getLogger("lmdeck.gateway")
 
 
 class Host(HostClient):
     """One LM Studio server, as the scheduler knows it.
 
-    `models` are those of its last list, `running` counts the gateway's requests by model. `is_up` is whether it answered the
-    last poll.
+    `models` are those of its last list; `running` counts the gateway's requests by model; `is_up`: it answered the last poll.
     """
 
     def __init__(
@@ -73,9 +72,9 @@ class Host(HostClient):
         self.reserved_for: str | None = None
         self.loads_explicitly = False
         self.load_errors: dict[str, tuple[LMStudioError, float]] = {}
-        self.is_being_looked_at = False
+        self.is_being_polled = False
         self.changes = 0
-        self.looked_at = 0.0
+        self.polled_at = 0.0
         self._missed = 0
         self._sent: dict[str, dict[int, float]] = {}
         self._assumed_loaded: dict[str, float] = {}
@@ -98,8 +97,8 @@ class Host(HostClient):
     def variant_of(self, model: str) -> str:
         """Return the key, variant and quantization of a model, as far as the host lists them."""
         info = self.models.get(model)
-        given = () if info is None else (info.key, info.selected_variant, info.quantization)
-        return " ".join(str(part) for part in given if part) or model
+        parts = () if info is None else (info.key, info.selected_variant, info.quantization)
+        return " ".join(str(part) for part in parts if part) or model
 
     def is_loaded(self, model: str) -> bool:
         """Whether a model is loaded, by the last list or by an answer since."""
@@ -127,8 +126,8 @@ class Host(HostClient):
 
         Another request would load it again (LM Studio's bug #1751).
 
-        It is not if the model has answered or was listed as loaded since the oldest running request arrived: a model that
-        generates is not unloaded, but one that was idle may have been, whatever the list says.
+        It is not if the model has answered, or was listed as loaded, since the oldest running request arrived: a model that
+        generates is not unloaded, but an idle one may have been, whatever an older list says.
         """
         key = self.key_of(model)
         oldest = next(iter(self._sent.get(key, {}).values()), None)
@@ -143,12 +142,12 @@ class Host(HostClient):
         """Whether a model was seen loaded a moment ago."""
         return self.clock() - self._seen_loaded.get(self.key_of(model), -FRESH_SECONDS) < FRESH_SECONDS
 
-    def needs_look(self) -> bool:
-        """Whether a new list could have news for the requests that wait for one."""
-        return not self.is_being_looked_at and self.clock() - self.looked_at >= LOOK_SECONDS
+    def needs_poll(self) -> bool:
+        """Whether a poll is due for the requests that wait for a new list."""
+        return not self.is_being_polled and self.clock() - self.polled_at >= POLL_GAP_SECONDS
 
-    def load(self, model: str) -> float:
-        """Return how busy the host is with a model: running answers by parallelism and weight."""
+    def utilization(self, model: str) -> float:
+        """Return the running answers divided by the parallelism of a model and the host's weight."""
         return sum(self.running.values()) / (self.parallel(model) * self.config.weight)
 
     def loaded_keys(self) -> list[str]:
@@ -156,7 +155,7 @@ class Host(HostClient):
         return list({info.key: None for info in self.models.values() if self.is_loaded(info.key)})
 
     def load_error(self, model: str) -> LMStudioError | None:
-        """Return why the host could not load a model recently."""
+        """Return the error of the last attempt to load a model, while it is recent; None otherwise."""
         error, until = self.load_errors.get(self.key_of(model), (None, 0.0))
         return error if self.clock() < until else None
 
@@ -182,7 +181,7 @@ class Host(HostClient):
             self._sent.pop(key, None)
 
     def note_failure(self, model: str, error: LMStudioError) -> None:
-        """Record what a failed request says about the host."""
+        """Record a failed request: count a fault of the host, or correct what is known about its models."""
         if isinstance(error, ServerUnreachableError):
             self.breaker.note_fault(is_down=True)
             self._note_down(error)
@@ -207,7 +206,7 @@ class Host(HostClient):
     async def poll(self) -> bool:
         """Fetch the model list; return whether the host answered."""
         asked_at, changes = self.clock(), self.changes
-        self.looked_at = asked_at
+        self.polled_at = asked_at
         try:
             listing = await drive_async(ask_listing(self.session, self.session.once), self.transport)
             if not self.product:
@@ -220,7 +219,7 @@ class Host(HostClient):
                 self._note_down(error)
             return self.is_up
         self._missed = 0
-        if changes == self.changes:  # else the list may be older than what the gateway has done itself
+        if changes == self.changes:  # else the list may be older than a change made by the gateway
             self._learn(listing, asked_at)
         if not self.is_up:
             _log.info("host %s is up: %s", self.name, self.product, extra={"host": self.name})
@@ -249,9 +248,9 @@ class Host(HostClient):
         # Other servers than LM Studio list what they serve.
         loaded = {info.key for info in listing.models if info.loaded or listing.api == "openai"}
         self._seen_loaded |= dict.fromkeys(loaded, asked_at - ARRIVAL_SECONDS)
-        # An answer that came after the list was asked for knows better.
+        # An answer that arrived after the list was requested is newer than the list.
         self._assumed_loaded = {key: at for key, at in self._assumed_loaded.items() if at >= asked_at}
-        if listing.api == "openai":  # lists no instances: what it lists answers
+        if listing.api == "openai":  # such a list has no instances, and every listed model can answer
             self._assumed_loaded |= {info.key: asked_at for info in listing.models}
 
     def status(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""HTTP for the gateway: requests as they arrive, bounded bodies, answers, own endpoints."""
+"""HTTP for the gateway: incoming requests with bounded bodies, responses, and the gateway's own endpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote
 import msgspec
 from msgspec import Struct
 
-from lmdeck.errors import APIError, InvalidRequestError, LMStudioError, ServerError
+from lmdeck.errors import APIError, InvalidRequestError, LMStudioError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import LimitsConfig
 from lmdeck.relay import Kind, error_answer
@@ -22,7 +22,7 @@ from lmdeck.web.disconnect import ClientGoneError
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Access", "Arrived", "Endpoint", "HTTPAnswer", "Routes", "error_response", "internal_error", "json_answer"]
+__all__ = ["Access", "Endpoint", "HTTPAnswer", "IncomingRequest", "Routes", "error_response", "json_answer"]
 
 Access: TypeAlias = Literal["open", "key", "operator"]
 JSON_TYPE = "application/json"
@@ -49,15 +49,8 @@ def error_response(kind: Kind, error: LMStudioError, headers: Mapping[str, str] 
     return HTTPAnswer(status=answer.status, headers={**answer.headers, **repeat, **(headers or {})}, body=answer.body)
 
 
-def internal_error(error: Exception) -> ServerError:
-    """Return a safe error for an unexpected exception: its type, without its text."""
-    return ServerError(
-        f"The gateway failed while answering ({type(error).__name__}).", status=500, hint="See the gateway's log."
-    )
-
-
-class Arrived:
-    """A request as it arrived.
+class IncomingRequest:
+    """A request of a client, as it arrives.
     Header names are in lower case; `params` are the path parameters of one of the gateway's own endpoints.
     """
 
@@ -80,7 +73,7 @@ class Arrived:
         return headers
 
     def forget_headers(self) -> None:
-        """Release the headers; nothing reads them any more."""
+        """Release the headers when nothing reads them any more."""
         self.__dict__.pop("headers", None)
         self.scope["headers"] = []
 
@@ -103,22 +96,25 @@ class Arrived:
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
-    async def stream(self, limit: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(
+        self, limit: int | None = None, too_large: InvalidRequestError | None = None
+    ) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
-        `limit` is its largest size in bytes; None is the limit of the configuration.
 
-        A larger limit gives the body more time in proportion.
+        `limit` is its largest size in bytes; None is the limit of the configuration. A larger limit allows proportionally more
+        time. `too_large` is the error for a larger body.
 
         Raises:
-            InvalidRequestError: It is larger, or arrives more slowly, than the configuration allows.
+            InvalidRequestError: It is larger, or arrives more slowly, than the configuration allows, or is compressed.
             ClientGoneError: The client has left.
         """
-        usual, seconds = self._limits.body_bytes, self._limits.body_seconds
-        size, limit = 0, usual if limit is None else limit
-        seconds *= max(1.0, limit / usual)
+        default, seconds = self._limits.body_bytes, self._limits.body_seconds
+        size, limit = 0, default if limit is None else limit
+        seconds *= max(1.0, limit / default)
+        too_large = _too_large(limit) if too_large is None else too_large
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":
-            reason = f"The request's body has the content coding {coding[:40]!r}, which the gateway does not read."
+            reason = f"The request's body has the content coding {coding[:40]!r}, which the gateway does not decode."
             raise InvalidRequestError(reason, status=415, hint="Send it without `Content-Encoding`.")
         transfer = self.headers.get("transfer-encoding", "chunked").strip().lower()
         if transfer != "chunked":
@@ -126,7 +122,7 @@ class Arrived:
             raise InvalidRequestError(reason, status=501, hint="Send it with `Content-Length`, or only chunked.")
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
+            raise too_large
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -135,7 +131,7 @@ class Arrived:
                         raise ClientGoneError
                     size += len(message.get("body", b""))
                     if size > limit:
-                        raise _too_large(limit)
+                        raise too_large
                     if message.get("body"):
                         yield message["body"]
                     if not message.get("more_body", False):
@@ -144,7 +140,7 @@ class Arrived:
             raise InvalidRequestError(
                 f"The request body did not arrive within {seconds:g} s. The limit is the setting limits.body_seconds.",
                 status=408,
-                hint="Send a smaller body, or over a faster connection.",
+                hint="Send a smaller body, or use a faster connection.",
             ) from None
 
     async def body(self) -> bytes:
@@ -165,7 +161,30 @@ def _too_large(limit: int) -> InvalidRequestError:
     )
 
 
-Endpoint: TypeAlias = Callable[[Arrived], Awaitable[HTTPAnswer]]
+def json_object(body: bytes) -> dict[str, Any]:
+    """Decode a body that has to be a JSON object.
+
+    Raises:
+        InvalidRequestError: It is something else.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"The request's body is not JSON: {error}.", status=400) from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError("The request's body is not a JSON object.", status=400)
+    return value
+
+
+def object_or_empty(body: bytes) -> dict[str, Any]:
+    """Decode a body that may be anything; `{}` if it is not a JSON object."""
+    if body[:1] == b"{":
+        with suppress(InvalidRequestError):
+            return json_object(body)
+    return {}
+
+
+Endpoint: TypeAlias = Callable[[IncomingRequest], Awaitable[HTTPAnswer]]
 
 
 class Routes:

@@ -1,7 +1,7 @@
-"""The hub of a gateway: what it has once, however many processes serve its clients.
+"""The hub of a gateway: the parts that exist once, however many processes serve clients.
 
-These are the hosts with their queues, the history, and the configuration in use. Where one process serves, the hub is in it;
-where several do, it is in their parent, and they reach it by a `RemoteHub`.
+These are the hosts with their queues, the history, and the configuration in use. If one process serves, the hub is in it; if
+several do, it is in their parent, and they reach it through a `RemoteHub`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lmdeck.gateway.config import Config
 from lmdeck.gateway.config_file import read_configuration
 from lmdeck.gateway.control import control_routes
 from lmdeck.gateway.host_pool import HostPool
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, Routes
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, Routes
 from lmdeck.gateway.listings import listing_routes
 from lmdeck.gateway.management import management_routes
 from lmdeck.gateway.metrics import GatewayMetrics
@@ -37,10 +37,7 @@ _log = logging.getLogger("lmdeck.gateway")
 
 
 class ServerState(Struct, kw_only=True):
-    """What a process that serves reports for the status.
-
-    It reports the number of its open requests, and some of them.
-    """
+    """The state of a serving process: the number of its open requests, and some of them."""
 
     requests: int
     live: Sequence[Mapping[str, Any]]
@@ -63,24 +60,24 @@ class Server(Protocol):
 
 
 class AnyHub(Router, Protocol):
-    """The hub, as a process that serves sees it."""
+    """The hub, as seen by a serving process."""
 
     servers: list[Server]
     is_draining: bool
 
     def start(self) -> Awaitable[None]:
-        """Get ready."""
+        """Start watching the hosts, or connect to the process that does."""
         ...
 
     def aclose(self) -> Awaitable[None]:
-        """Close what was opened."""
+        """Close all connections."""
         ...
 
     def routes(self) -> Awaitable[Sequence[tuple[str, str, Access]]]:
         """Return the endpoints that the hub answers: method, path, and who may use them."""
         ...
 
-    def answer(self, arrived: Arrived) -> Awaitable[HTTPAnswer]:
+    def answer(self, incoming: IncomingRequest) -> Awaitable[HTTPAnswer]:
         """Answer a request for one of them."""
         ...
 
@@ -106,7 +103,7 @@ class AnyHub(Router, Protocol):
 
 
 class Hub(HostPool):
-    """The hub; `servers` are the processes that serve."""
+    """The hub; `servers` are the serving processes."""
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(config, clock)
@@ -130,15 +127,15 @@ class Hub(HostPool):
         """Return the endpoints that the hub answers."""
         return [(method, path, access) for method, path, _, access in self._endpoints()]
 
-    async def answer(self, arrived: Arrived) -> HTTPAnswer:
-        """Answer a request for one of them; who asks has been checked."""
-        found = self._routes.find(arrived.method, arrived.path)
-        assert found is not None, arrived.path
-        endpoint, _, arrived.params = found
-        return await endpoint(arrived)
+    async def answer(self, incoming: IncomingRequest) -> HTTPAnswer:
+        """Answer a request for one of them, whose access has been checked."""
+        found = self._routes.find(incoming.method, incoming.path)
+        assert found is not None, incoming.path
+        endpoint, _, incoming.params = found
+        return await endpoint(incoming)
 
     async def load_history(self, store: GatewayStore) -> None:
-        """Read what the store knows of requests before the start, for the dashboard."""
+        """Load the requests that ended before the start from the store, for the dashboard."""
         since = time.time() - LONGEST
         self.history.load(reversed(await asyncio.to_thread(store.requests, since=since, limit=MOST_LOADED)))
 
@@ -181,12 +178,12 @@ class Hub(HostPool):
     async def reload(self, path: str | None) -> None:
         """Read the configuration file again; an invalid one changes nothing."""
         if path is None:
-            _log.warning("SIGHUP: the gateway was started without a configuration file")
+            _log.warning("SIGHUP: the gateway was started without a configuration file, so there is nothing to reload")
             return
         try:
             await self.reconfigure(Config.replacement(read_configuration(path), path))
         except LMStudioError as error:
             _log.error("the configuration was not changed: %s", error)
 
-    async def _metrics_page(self, _: Arrived) -> HTTPAnswer:
+    async def _metrics_page(self, _: IncomingRequest) -> HTTPAnswer:
         return self._metrics.page(await self.status())

@@ -1,4 +1,4 @@
-"""Admission by keys: models, limits, and the usage that is stored when a request ends."""
+"""Admission by keys: allowed models, limits, and the usage that is stored when a request ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMMIT_SECONDS = 5.0
 LATE_SECONDS = 0.05
 CLOSE_SECONDS = 10.0
 CHALLENGE = {"www-authenticate": "Bearer", "x-should-retry": "false"}
-ANYBODY = Key(name="", digest="", start="")
+ANONYMOUS = Key(name="", digest="", start="")
 
 
 class KeyHolder(Principal, frozen=True, kw_only=True):
@@ -53,7 +53,8 @@ class KeyHolder(Principal, frozen=True, kw_only=True):
 
 class KeyAdmission:
     """Admits the holders of keys; stores usage and failures.
-    Unless keys are `required`, other clients are admitted too.
+
+    Unless keys are `required`, clients without one are admitted, too.
 
     `limits_url` is the address of Redis, which several workers need to count together; with `memory:` each counts alone.
     `recordings` is the folder in which the hosts' sessions record failed requests.
@@ -136,7 +137,7 @@ class KeyAdmission:
         """
         secret = key_in(headers)
         if not self._required and not self._ring.is_secret(secret):
-            return KeyHolder(key=ANYBODY)
+            return KeyHolder(key=ANONYMOUS)
         try:
             key = await self._ring.find(secret)
         except AuthenticationError as error:
@@ -150,7 +151,7 @@ class KeyAdmission:
             AdmissionRefused: The key was revoked, or has expired.
         """
         if not name and not self._required:
-            return KeyHolder(key=ANYBODY)
+            return KeyHolder(key=ANONYMOUS)
         try:
             key = self._ring.find_named(name)
         except AuthenticationError as error:
@@ -163,14 +164,14 @@ class KeyAdmission:
         Raises:
             AdmissionRefused: The key may not use the model, a limit is reached, or the limits cannot be checked.
         """
-        key = principal.key if isinstance(principal, KeyHolder) else ANYBODY
+        key = principal.key if isinstance(principal, KeyHolder) else ANONYMOUS
         if not principal.may_use(ask.model):
             raise AdmissionRefused(_not_allowed(key, ask.model), {"x-should-retry": "false"})
         try:
             admitted = await self._limiter.admit(key, ask.tokens, await self._spent_before(key))
         except ServerError as error:
             raise AdmissionRefused(error, {"x-should-retry": "true"}) from error
-        return _KeyLease(self, admitted)
+        return _KeyRequest(self, admitted)
 
     async def _spent_before(self, key: Key) -> int:
         """Return the tokens that the key used today before this process began to count its budget."""
@@ -183,7 +184,7 @@ class KeyAdmission:
             spent = await asyncio.to_thread(self.store.tokens_of_day, today)
         except StoreError as error:
             _log.warning(
-                "The tokens of today could not be read, the budget of %r starts with none: %s", key.name, error
+                "The tokens used today could not be read, so the daily budget of %r starts at 0: %s", key.name, error
             )
             return 0
         self._counted[1].add(key.name)
@@ -218,7 +219,7 @@ class KeyAdmission:
     def _known_model(self, outcome: RequestOutcome) -> str:
         """Return the model for which a request counts.
 
-        It is `""` for one that no host has, as totals are kept for ever.
+        It is `""` if no host has the model, so that clients cannot fill the totals with invented names.
         """
         if outcome.names_model:
             self._models.add(outcome.model)
@@ -239,7 +240,7 @@ class KeyAdmission:
         return path if path and Path(path).exists() else outcome.cassette
 
 
-class _KeyLease:
+class _KeyRequest:
     """An admitted request of a key."""
 
     def __init__(self, admission: KeyAdmission, admitted: Admitted) -> None:
@@ -306,5 +307,5 @@ def _not_allowed(key: Key, model: str) -> APIError:
         type="permission_error",
         code="model_not_allowed",
         param="model",
-        hint=f"It may use {', '.join(key.models)}; the gateway's operator decides.",
+        hint=f"It may use {', '.join(key.models)}. Name such a model, or ask the gateway's operator for access.",
     )

@@ -52,7 +52,7 @@ def new_key(
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{name[:80]!r} cannot be the name of a key.",
+            f"{name[:80]!r} is not a valid name of a key.",
             hint="Use up to 64 letters, digits, spaces and . _ - @, with a letter or digit first.",
         )
     secret = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(RANDOM_BYTES)).decode().rstrip("=")
@@ -123,7 +123,7 @@ class KeyRing:
                 has_failed = False
             except StoreError as error:
                 if not has_failed:
-                    _log.warning("The keys could not be read again, those known remain: %s", error)
+                    _log.warning("The keys could not be read again; the known ones stay valid: %s", error)
                 has_failed = True
 
     async def find(self, secret: str) -> Key:
@@ -177,5 +177,5 @@ def _refused(message: str) -> AuthenticationError:
         status=401,
         type="authentication_error",
         code="invalid_api_key",
-        hint="Send a key of `lmdeck gateway keys create` as `Authorization: Bearer …` or `x-api-key`.",
+        hint="Create a key with `lmdeck gateway keys create`; send it as `Authorization: Bearer …` or `x-api-key`.",
     )

@@ -1,7 +1,7 @@
 """Calls between two of the gateway's processes over a socket.
 
-A call may have an answer or none, and is cancelled together with its caller. Both ends are processes of one gateway, so that
-what they send is trusted.
+A call may have an answer or none, and is cancelled together with its caller. Both ends are processes of one gateway, so they
+trust each other's data.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from lmdeck.errors import LMStudioError, ServerError
 from lmdeck.gateway.admission import AdmissionRefused
+from lmdeck.gateway.errors import SHUTTING_DOWN, internal_error
 
 __all__ = ["Link", "LinkLostError"]
 
@@ -27,7 +28,7 @@ class LinkLostError(ServerError):
     """The other process has ended."""
 
     def __init__(self) -> None:
-        super().__init__("The gateway is shutting down.", status=503, code="shutting_down", retry_after=1.0)
+        super().__init__(**SHUTTING_DOWN)
 
 
 class Link(asyncio.Protocol):
@@ -101,7 +102,7 @@ class Link(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End all that waits for the other process, or is done for it."""
+        """Fail the calls that wait for the other process, and cancel those that run for it."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(LinkLostError())
@@ -120,10 +121,10 @@ class Link(asyncio.Protocol):
                 break
             message = pickle.loads(self._buffer[start + LENGTH_BYTES : end])  # noqa: S301  # from a process of this gateway
             start = end
-            self._take(*message)
+            self._handle(*message)
         del self._buffer[:start]
 
-    def _take(self, kind: int, *message: Any) -> None:
+    def _handle(self, kind: int, *message: Any) -> None:
         if kind == _NOTIFY:
             name, arguments = message
             self._functions[name](*arguments)
@@ -145,9 +146,7 @@ class Link(asyncio.Protocol):
         except (LMStudioError, AdmissionRefused) as error:
             self.notify_if_open(_ERROR, number, error)
         except Exception as error:
-            self.notify_if_open(
-                _ERROR, number, ServerError(f"The gateway failed ({type(error).__name__}).", status=500)
-            )
+            self.notify_if_open(_ERROR, number, internal_error(error))
             raise
         else:
             self.notify_if_open(_ANSWER, number, result)

@@ -10,7 +10,7 @@ from lmdeck.errors import ModelNotFoundError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
 from lmdeck.model_info import ModelInfo
 
 __all__ = ["listing_routes"]
@@ -18,14 +18,14 @@ __all__ = ["listing_routes"]
 LISTS = {"/v1/models": "openai", "/api/v0/models": "v0", "/api/v1/models": "v1"}
 
 
-class Listed(Protocol):
+class ListingGateway(Protocol):
     """What the lists need of a gateway."""
 
     hosts: list[Host]
     config: Config
 
 
-def listing_routes(gateway: Listed) -> Iterator[tuple[str, str, Endpoint, Access]]:
+def listing_routes(gateway: ListingGateway) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the endpoints: method, path, endpoint and access."""
     for path, api in LISTS.items():
         yield "GET", path, partial(_list, gateway, api), "key"
@@ -33,13 +33,13 @@ def listing_routes(gateway: Listed) -> Iterator[tuple[str, str, Endpoint, Access
             yield "GET", f"{path}/{{model:path}}", partial(_find, gateway, api), "key"
 
 
-async def _list(gateway: Listed, api: str, arrived: Arrived) -> HTTPAnswer:
-    return json_answer(list_models(api, gateway.hosts, gateway.config, arrived.principal))
+async def _list(gateway: ListingGateway, api: str, incoming: IncomingRequest) -> HTTPAnswer:
+    return json_answer(list_models(api, gateway.hosts, gateway.config, incoming.principal))
 
 
-async def _find(gateway: Listed, api: str, arrived: Arrived) -> HTTPAnswer:
-    name = arrived.params["model"]
-    return json_answer(find_model(api, name, gateway.hosts, gateway.config, arrived.principal))
+async def _find(gateway: ListingGateway, api: str, incoming: IncomingRequest) -> HTTPAnswer:
+    name = incoming.params["model"]
+    return json_answer(find_model(api, name, gateway.hosts, gateway.config, incoming.principal))
 
 
 def list_models(api: str, hosts: Iterable[Host], config: Config, principal: Principal) -> dict[str, Any]:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
-
-import msgspec
+from typing import cast
 
 from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncResponse
-from lmdeck.errors import InvalidRequestError, ModelNotFoundError, ServerError
+from lmdeck.errors import InvalidRequestError, ModelNotFoundError
 from lmdeck.gateway.dispatcher import read_on
+from lmdeck.gateway.errors import no_host_available
 from lmdeck.gateway.host_pool import HostPool
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_object, object_or_empty
 from lmdeck.relay import RelayReader, Route, pass_on, route_of
 
 __all__ = ["management_routes"]
 
 CHOSEN = "x-lmdeck-host"
-"""The header by which a client names the host that it means."""
+"""The header with which a client chooses a host."""
 MOST_JOBS = 1000
 DOWNLOAD = "/api/v1/models/download"
 
@@ -37,28 +36,29 @@ def management_routes(pool: HostPool, *, for_operators: bool) -> Iterator[tuple[
     yield "GET", f"{DOWNLOAD}/status/{{job}}", partial(_download_status, pool, jobs), access
 
 
-async def _load(pool: HostPool, arrived: Arrived) -> HTTPAnswer:
+async def _load(pool: HostPool, incoming: IncomingRequest) -> HTTPAnswer:
     """Load a model on the host that the client names, or on the least busy one that has it."""
-    body = await arrived.body()
-    model = str(_object(body).get("model") or "")
-    host = _host(pool, arrived, lambda host: host.has(model), model)
-    return await _passed(pool, host, arrived, body)
+    body = await incoming.body()
+    model = _required(body, "model")
+    host = _host(pool, incoming, lambda host: host.has(model), f"the model {model!r}")
+    return await _passed(pool, host, incoming, body)
 
 
-async def _unload(pool: HostPool, arrived: Arrived) -> HTTPAnswer:
+async def _unload(pool: HostPool, incoming: IncomingRequest) -> HTTPAnswer:
     """Unload an instance on the host that the client names, or on the first one that has it."""
-    body = await arrived.body()
-    instance = str(_object(body).get("instance_id") or "")
-    host = _host(pool, arrived, lambda host: any(one.id == instance for one in _instances(host)), instance)
-    return await _passed(pool, host, arrived, body)
+    body = await incoming.body()
+    instance = _required(body, "instance_id")
+    has_instance = partial(_has_instance, instance)
+    host = _host(pool, incoming, has_instance, f"a loaded instance {instance!r}")
+    return await _passed(pool, host, incoming, body)
 
 
-async def _download(pool: HostPool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
+async def _download(pool: HostPool, jobs: dict[str, Host], incoming: IncomingRequest) -> HTTPAnswer:
     """Download a model on the host that the client names, or on the least busy one."""
-    body = await arrived.body()
-    host = _host(pool, arrived, lambda _: True, "")
-    answer = await _passed(pool, host, arrived, body)
-    job = _object(answer.body if isinstance(answer.body, bytes) else b"").get("job_id")
+    body = await incoming.body()
+    host = _host(pool, incoming, lambda _: True, "")
+    answer = await _passed(pool, host, incoming, body)
+    job = object_or_empty(answer.body if isinstance(answer.body, bytes) else b"").get("job_id")
     if isinstance(job, str):
         if len(jobs) >= MOST_JOBS:
             del jobs[next(iter(jobs))]
@@ -66,40 +66,42 @@ async def _download(pool: HostPool, jobs: dict[str, Host], arrived: Arrived) -> 
     return answer
 
 
-async def _download_status(pool: HostPool, jobs: dict[str, Host], arrived: Arrived) -> HTTPAnswer:
-    host = jobs.get(arrived.params["job"])
-    host = _host(pool, arrived, lambda _: True, "") if host is None or CHOSEN in arrived.headers else host
-    return await _passed(pool, host, arrived, b"")
+async def _download_status(pool: HostPool, jobs: dict[str, Host], incoming: IncomingRequest) -> HTTPAnswer:
+    host = jobs.get(incoming.params["job"])
+    host = _host(pool, incoming, lambda _: True, "") if host is None or CHOSEN in incoming.headers else host
+    return await _passed(pool, host, incoming, b"")
 
 
-def _host(pool: HostPool, arrived: Arrived, fits: Callable[[Host], bool], what: str) -> Host:
+def _host(pool: HostPool, incoming: IncomingRequest, fits: Callable[[Host], bool], what: str) -> Host:
     """Return the host for a request.
 
     Raises:
         InvalidRequestError: No host has the name that the client sent.
         ModelNotFoundError: No host has the model or the instance.
     """
-    name = arrived.headers.get(CHOSEN)
+    name = incoming.headers.get(CHOSEN)
     if name is not None:
         chosen = next((host for host in pool.hosts if host.name == name), None)
         if chosen is None:
             names = ", ".join(host.name for host in pool.hosts)
-            raise InvalidRequestError(f"There is no host {name!r}.", status=404, hint=f"Name one of {names}.")
+            raise InvalidRequestError(
+                f"There is no host {name!r}.", status=404, hint=f"Name one of {names} in the header `{CHOSEN}`."
+            )
         return chosen
     up = [host for host in pool.hosts if host.is_up]
     fitting = [host for host in up if fits(host)]
     if not fitting:
         if not up:
-            raise ServerError("No host can be reached.", status=503, code="no_host_available", retry_after=2.0)
-        raise ModelNotFoundError(f"No host has {what!r}.", status=404, code="model_not_found")
+            raise no_host_available("No host can be reached.")
+        raise ModelNotFoundError(f"No host has {what}.", status=404, code="model_not_found")
     return min(fitting, key=lambda host: (host.config.drain, sum(host.running.values()) / host.config.weight))
 
 
-async def _passed(pool: HostPool, host: Host, arrived: Arrived, body: bytes) -> HTTPAnswer:
+async def _passed(pool: HostPool, host: Host, incoming: IncomingRequest, body: bytes) -> HTTPAnswer:
     """Pass a request on to a host, and return the answer; fetch its model list after a change."""
-    route = route_of(arrived.method, arrived.url)
-    answer = await _whole_answer(host, arrived.method, route, body)
-    if arrived.method != "GET":
+    route = route_of(incoming.method, incoming.url)
+    answer = await _whole_answer(host, incoming.method, route, body)
+    if incoming.method != "GET":
         host.changes += 1
         await host.poll()
         pool.scheduler.wake()
@@ -126,13 +128,17 @@ async def _whole_answer(host: Host, method: str, route: Route, body: bytes) -> H
     return HTTPAnswer(status=stream.response.status, headers=headers, body=b"".join(parts))
 
 
-def _instances(host: Host) -> list[Any]:
-    return [instance for info in host.models.values() for instance in info.instances]
+def _has_instance(instance: str, host: Host) -> bool:
+    return any(each.id == instance for info in host.models.values() for each in info.instances)
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        given = None
-    return given if isinstance(given, dict) else {}
+def _required(body: bytes, name: str) -> str:
+    """Return a field of a request's body.
+
+    Raises:
+        InvalidRequestError: It is missing.
+    """
+    value = json_object(body).get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError(f"The body has no field `{name}`.", status=400, param=name)
+    return value

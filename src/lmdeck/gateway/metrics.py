@@ -51,7 +51,7 @@ class GatewayMetrics:
             "lmdeck_gateway_queue_wait_seconds", "Time in the queue.", ["model"], buckets=DURATIONS, registry=registry
         )
         self._tokens = Counter(
-            "lmdeck_gateway_tokens", "Tokens that models read and wrote.", ["key", "model", "type"], registry=registry
+            "lmdeck_gateway_tokens", "Input and output tokens.", ["key", "model", "type"], registry=registry
         )
         self._problems = Counter(
             "lmdeck_gateway_problems",
@@ -61,13 +61,13 @@ class GatewayMetrics:
         )
         self._broken = Counter(
             "lmdeck_gateway_broken_answers",
-            "Answers that failed after their beginning, by class of error.",
+            "Answers that broke off after their beginning, by class of error.",
             ["error", "host"],
             registry=registry,
         )
         self._repeated = Counter(
             "lmdeck_gateway_repeated_attempts",
-            "Attempts after the first one of a request.",
+            "Attempts after the first attempt of a request.",
             ["host"],
             registry=registry,
         )

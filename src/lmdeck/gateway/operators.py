@@ -12,19 +12,20 @@ from lmdeck.errors import APIError, AuthenticationError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
 from lmdeck.web.trust import is_loopback
 
-__all__ = ["Operated", "Operators", "operator_routes"]
+__all__ = ["OperatorGateway", "Operators", "operator_routes"]
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _ASK_FOR_TOKEN = {"www-authenticate": 'Basic realm="lmdeck gateway", charset="UTF-8"'}
-_NOT_LOOPBACK = (
-    "Send the operators' token as `Authorization: Bearer …` (setting `admin.token_env`), or ask on its machine."
+_HINT = (
+    "Send the operators' token (setting `admin.token_env`) as `Authorization: Bearer …`, or send the request from the "
+    "gateway's own machine."
 )
 
 
-class Operated(Protocol):
+class OperatorGateway(Protocol):
     """What the endpoints need of a gateway."""
 
     config: Config
@@ -46,22 +47,24 @@ class Operators:
     def __init__(self, config: AdminConfig) -> None:
         self._token = config.token
 
-    def check(self, arrived: Arrived) -> None:
+    def check(self, incoming: IncomingRequest) -> None:
         """Check that an operator sent a request.
 
         Raises:
             AdmissionRefused: The token is wrong or missing; a browser then asks for it.
             APIError: It comes from elsewhere, or through a proxy, and there is no token for operators.
         """
-        token = _token_of(arrived.headers.get("authorization", ""))
+        token = _token_of(incoming.headers.get("authorization", ""))
         if self._token is not None and token is not None:
             if not secrets.compare_digest(token.encode(), self._token.reveal().encode()):
-                wrong = AuthenticationError("The operators' token is wrong.", status=401, hint=_NOT_LOOPBACK)
+                wrong = AuthenticationError("The operators' token is wrong.", status=401, hint=_HINT)
                 raise AdmissionRefused(wrong, _ASK_FOR_TOKEN)
             return
-        is_forwarded = any(name in arrived.headers for name in _FORWARDED)
-        if is_forwarded or not is_loopback(arrived.peer):
-            error = APIError("This endpoint is for operators.", status=403, code="operators_only", hint=_NOT_LOOPBACK)
+        is_forwarded = any(name in incoming.headers for name in _FORWARDED)
+        if is_forwarded or not is_loopback(incoming.peer):
+            error = APIError(
+                "This endpoint is for the gateway's operators only.", status=403, code="operators_only", hint=_HINT
+            )
             if self._token is None:
                 raise error
             error.status = 401
@@ -70,18 +73,18 @@ class Operators:
 
 def _token_of(authorization: str) -> str | None:
     """Return the token in a header: a bearer token, or the password entered in a browser."""
-    scheme, _, given = authorization.partition(" ")
+    scheme, _, credentials = authorization.partition(" ")
     if scheme.lower() == "bearer":
-        return given.strip()
+        return credentials.strip()
     if scheme.lower() != "basic":
         return None
     try:
-        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
 
 
-def operator_routes(gateway: Operated) -> Iterator[tuple[str, str, Endpoint, Access]]:
+def operator_routes(gateway: OperatorGateway) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the operators' endpoints: method, path, endpoint and access."""
     yield "GET", "/ready", partial(_ready, gateway), "open"
     yield "GET", "/gateway/status", partial(_status, gateway), "operator"
@@ -89,7 +92,7 @@ def operator_routes(gateway: Operated) -> Iterator[tuple[str, str, Endpoint, Acc
     yield "PUT", "/gateway/config", partial(_configure, gateway), "operator"
 
 
-async def _ready(gateway: Operated, _: Arrived) -> HTTPAnswer:
+async def _ready(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
     usable = sum(host.is_usable for host in gateway.hosts)
     is_ready = usable > 0 and not gateway.is_draining
     body = {
@@ -101,16 +104,16 @@ async def _ready(gateway: Operated, _: Arrived) -> HTTPAnswer:
     return json_answer(body, 200 if is_ready else 503)
 
 
-async def _status(gateway: Operated, _: Arrived) -> HTTPAnswer:
+async def _status(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
     return json_answer(await gateway.status())
 
 
-async def _config(gateway: Operated, _: Arrived) -> HTTPAnswer:
+async def _config(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
     return json_answer(to_builtins(gateway.config))
 
 
-async def _configure(gateway: Operated, arrived: Arrived) -> HTTPAnswer:
+async def _configure(gateway: OperatorGateway, incoming: IncomingRequest) -> HTTPAnswer:
     """Use the configuration in the body, TOML or JSON, until the next start."""
-    text = (await arrived.body()).decode("utf-8", "replace")
+    text = (await incoming.body()).decode("utf-8", "replace")
     await gateway.reconfigure(Config.replacement(text, "The request"))
     return json_answer(await gateway.status())

@@ -1,7 +1,7 @@
 """The gateway's HTTP protocol: uvicorn's on httptools, with limits for a request's head.
 
 It also answers clients of HTTP/1.0. On httptools, uvicorn does not limit a head: a client could send headers without end, or
-never finish them. Thousands of idle connections are usual, so that what few of them need is made when it is needed.
+never finish them. Thousands of connections may be idle, so objects that few of them need are created on demand.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ The parser would take the body of such a request for HTTP/2.
 
 
 class _FlowControl(FlowControl):
-    """uvicorn's, which makes its event when a client first reads too slowly."""
+    """uvicorn's flow control, which creates its event when a client first reads too slowly."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -70,13 +70,13 @@ class _Pipeline(list[Any]):
 
 
 def _write_chunk(transport: asyncio.Transport, flow: FlowControl, data: bytes) -> bool:
-    """Write a part of a chunked body; return whether the client reads."""
+    """Write a part of a chunked body; return whether the client keeps up."""
     transport.write(b"%x\r\n%b\r\n" % (len(data), data))
     return not flow.write_paused
 
 
 async def _unframed(app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a client of HTTP/1.0, which does not know chunks.
+    """Answer a client of HTTP/1.0, which does not support chunked encoding.
 
     The end of the connection ends the answer.
     """

@@ -20,19 +20,19 @@ from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Principal, RequestOutcome
 from lmdeck.gateway.config import Config, HostConfig
 from lmdeck.gateway.host_client import HostClient
-from lmdeck.gateway.http import Access, Arrived, HTTPAnswer
+from lmdeck.gateway.http import Access, HTTPAnswer, IncomingRequest
 from lmdeck.gateway.hub import Hub, Server, ServerState
 from lmdeck.gateway.link import Link
 from lmdeck.gateway.request_history import Bucket
-from lmdeck.gateway.routing import Capacity, Wanted
-from lmdeck.gateway.scheduler import HostSlot
+from lmdeck.gateway.routing import Capacity, SlotRequest
+from lmdeck.gateway.scheduler import LocalSlot
 from lmdeck.model_info import ModelInfo
 
 __all__ = ["RemoteHub", "WorkerProcess"]
 
 
 class _Grant(Struct, kw_only=True):
-    """A place on a host, as the hub describes it."""
+    """A slot on a host, as the hub describes it to another process."""
 
     name: str
     url: str
@@ -42,8 +42,8 @@ class _Grant(Struct, kw_only=True):
     architecture: str
 
 
-class _RemotePlace:
-    """A place that the hub has granted to a process that serves."""
+class _RemoteSlot:
+    """A slot that the hub has granted to a serving process."""
 
     def __init__(self, link: Link, number: int, host: HostClient, grant: _Grant) -> None:
         self.host = host
@@ -62,14 +62,14 @@ class _RemotePlace:
         self._link.notify("failed", self._number, _without_partial(error))
 
     def release(self) -> None:
-        """Return the place; a second call does nothing."""
+        """Release the slot; a second call does nothing."""
         if not self._is_released:
             self._is_released = True
             self._link.notify("release", self._number)
 
 
 class RemoteHub:
-    """The hub, seen from a process that serves; `end` is its end of the connection."""
+    """The hub, as seen by a serving process; `end` is the process's end of the connection."""
 
     def __init__(self, config: Config, end: socket.socket, on_lost: Callable[[], object]) -> None:
         self.is_draining = False
@@ -103,8 +103,8 @@ class RemoteHub:
 
     # --- routing ---
 
-    async def acquire(self, wanted: Wanted) -> _RemotePlace:
-        """Wait for a place on a host.
+    async def acquire(self, wanted: SlotRequest) -> _RemoteSlot:
+        """Wait for a slot on a host.
 
         Raises:
             LMStudioError: No host has a model, the queue is full, or the wait was too long.
@@ -112,14 +112,14 @@ class RemoteHub:
         number = next(self._numbers)
         try:
             grant: _Grant = await self._link.call("acquire", number, wanted)
-            return _RemotePlace(self._link, number, self._upstream(grant), grant)
+            return _RemoteSlot(self._link, number, self._upstream(grant), grant)
         except LMStudioError:
             raise
-        except BaseException:  # it may have been granted in the moment in which the client left
+        except BaseException:  # it may have been granted at the moment when the client left
             self._link.notify("release", number)
             raise
 
-    async def has_other(self, wanted: Wanted) -> bool:
+    async def has_other(self, wanted: SlotRequest) -> bool:
         """Whether a host that is not avoided may answer."""
         return bool(await self._link.call("has_other", wanted))
 
@@ -139,7 +139,7 @@ class RemoteHub:
             upstream.session.learn([ModelInfo(key=key, architecture=each) for key, each in known.items()])
         return upstream
 
-    # --- other questions ---
+    # --- other calls ---
 
     def note_ready(self) -> None:
         """Report to the parent that this process is ready to serve."""
@@ -150,10 +150,10 @@ class RemoteHub:
         routes: Sequence[tuple[str, str, Access]] = await self._link.call("routes")
         return routes
 
-    async def answer(self, arrived: Arrived) -> HTTPAnswer:
+    async def answer(self, incoming: IncomingRequest) -> HTTPAnswer:
         """Answer a request for one of them."""
-        scope = {name: arrived.scope.get(name) for name in ("method", "path", "raw_path", "query_string", "headers")}
-        answer: HTTPAnswer = await self._link.call("answer", scope, await arrived.body(), arrived.principal)
+        scope = {name: incoming.scope.get(name) for name in ("method", "path", "raw_path", "query_string", "headers")}
+        answer: HTTPAnswer = await self._link.call("answer", scope, await incoming.body(), incoming.principal)
         return answer
 
     async def default_model(self, principal: Principal) -> str:
@@ -182,24 +182,24 @@ class RemoteHub:
 
 
 class WorkerProcess:
-    """A process that serves, seen from the hub.
+    """A serving process, as seen by the hub.
 
-    `on_ready` is called when it serves. When it ends, its places are free.
+    `on_ready` is called when it serves. When it ends, its slots are released.
     """
 
     def __init__(self, hub: Hub, on_ready: Callable[[], object]) -> None:
         self._hub = hub
         self._on_ready = on_ready
-        self._places: dict[int, HostSlot] = {}
+        self._slots: dict[int, LocalSlot] = {}
         self._link: Link
 
     async def connect(self, end: socket.socket) -> None:
-        """Answer what the process asks over its end of a connection."""
+        """Answer the calls of the process over its end of a connection."""
         hub = self._hub
         functions: dict[str, Callable[..., Any]] = {
             "acquire": self._acquire,
-            "answered": lambda number: self._places[number].note_first_byte(),
-            "failed": lambda number, error: self._places[number].note_failure(error),
+            "answered": lambda number: self._slots[number].note_first_byte(),
+            "failed": lambda number, error: self._slots[number].note_failure(error),
             "release": self._release,
             "answer": self._answer,
             "has_other": hub.has_other,
@@ -231,14 +231,14 @@ class WorkerProcess:
             return False
 
     async def use(self, config: Config) -> None:
-        """Use another configuration in the process; one that has just ended starts with it."""
+        """Use another configuration in the process; if it has just ended, its successor starts with it."""
         try:
             await self._link.call("use", config)
         except LMStudioError:
             return
 
-    async def _acquire(self, number: int, wanted: Wanted) -> _Grant:
-        slot = self._places[number] = await self._hub.acquire(wanted)
+    async def _acquire(self, number: int, wanted: SlotRequest) -> _Grant:
+        slot = self._slots[number] = await self._hub.acquire(wanted)
         host = slot.host.config
         return _Grant(
             name=host.name,
@@ -250,7 +250,7 @@ class WorkerProcess:
         )
 
     def _release(self, number: int) -> None:
-        slot = self._places.pop(number, None)
+        slot = self._slots.pop(number, None)
         if slot is not None:
             slot.release()
 
@@ -258,19 +258,19 @@ class WorkerProcess:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        arrived = Arrived({"type": "http", **scope}, receive, self._hub.config.limits)
-        arrived.principal = principal
-        return await self._hub.answer(arrived)
+        incoming = IncomingRequest({"type": "http", **scope}, receive, self._hub.config.limits)
+        incoming.principal = principal
+        return await self._hub.answer(incoming)
 
     def _lost(self) -> None:
         self._hub.servers.remove(self)
-        for slot in self._places.values():
+        for slot in self._slots.values():
             slot.release()
-        self._places.clear()
+        self._slots.clear()
 
 
 def _without_partial(error: LMStudioError) -> LMStudioError:
-    """Return an error without the answer so far, which nobody reads in the other process."""
+    """Return an error without its partial answer, which the other process does not need."""
     error = copy.copy(error)
     error.partial = None
     return error

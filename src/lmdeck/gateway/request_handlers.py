@@ -20,9 +20,9 @@ __all__ = ["AnyGateway", "Chunks", "GatewayAnswer", "GatewayRequest", "Handler",
 class GatewayRequest(Struct, kw_only=True):
     """An admitted request for a model.
 
-    `relay` is None for endpoints that are passed on unchanged; then `given` is their body if it is a JSON object.
+    `fields` is the parsed body, if it is a JSON object. `relay` is None for endpoints whose body is passed on unchanged.
     `prompt_tokens` is an estimate, and `tokens` that of the prompt and the longest answer together.
-    `settle` records the finished request; it is awaited before the end of the answer is handed on. `is_background` requests,
+    `settle` records the finished request; it is awaited before the end of the answer is yielded. `is_background` requests,
     those of batches, wait for all others.
     """
 
@@ -31,7 +31,7 @@ class GatewayRequest(Struct, kw_only=True):
     route: Route
     headers: Mapping[str, str]
     body: bytes
-    given: Mapping[str, Any]
+    fields: Mapping[str, Any]
     model: str
     prompt_tokens: int = 0
     tokens: int = 0
@@ -42,9 +42,9 @@ class GatewayRequest(Struct, kw_only=True):
 
     def forget_input(self) -> None:
         """Release body and headers, which are no longer needed once the answer has begun."""
-        self.body, self.given, self.headers = b"", {}, {}
+        self.body, self.fields, self.headers = b"", {}, {}
         if self.relay is not None:
-            self.relay.body = self.relay.given = {}
+            self.relay.body = self.relay.sent = {}
 
     @property
     def kind(self) -> Kind:
@@ -54,7 +54,7 @@ class GatewayRequest(Struct, kw_only=True):
     @property
     def streams(self) -> bool:
         """Whether the client asked for a stream."""
-        return self.relay.streams if self.relay is not None else self.given.get("stream") is True
+        return self.relay.streams if self.relay is not None else self.fields.get("stream") is True
 
 
 def _no_event(_: LMStudioError) -> bytes:
@@ -76,8 +76,8 @@ class Chunks(Protocol):
 class HostChunks:
     """The parts of an answer as a host sends it.
 
-    With `write_now`, a part that needs nothing but to be written is written at once, and is not among the parts. It returns
-    whether the client reads. A handler that hands on parts of its own is therefore never bypassed.
+    If `write_now` is set, parts that need no further handling are written with it directly instead of being yielded; it returns
+    whether the client keeps up. A handler that yields its own parts has another class of chunks, and so is never bypassed.
     """
 
     def __init__(self, begin: Callable[[HostChunks], AsyncGenerator[bytes, None]]) -> None:
@@ -95,7 +95,7 @@ class HostChunks:
 class GatewayAnswer(Struct, kw_only=True):
     """An answer whose first bytes are known; closing `chunks` stops the model.
 
-    `error_event` returns the event that ends the answer with an error where it is; `b""` if its format has none.
+    `error_event` returns the event that ends a started answer with an error; `b""` if its format has none.
     """
 
     status: int
@@ -111,7 +111,7 @@ HandlerFactory: TypeAlias = Callable[[Handler], Handler]
 
 
 class AnyGateway(Protocol):
-    """The gateway, as those who answer requests with it see it."""
+    """The gateway, as seen by the modules that answer requests with it."""
 
     config: Config
     admission: Admission

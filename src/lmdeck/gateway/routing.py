@@ -1,6 +1,6 @@
-"""What the relay of a request needs of the hosts.
+"""The interface between relayed requests and the hosts.
 
-They are managed in this process, or in the parent of several.
+The hosts are managed in the same process, or in the parent of several serving processes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from msgspec import Struct
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.host_client import HostClient
 
-__all__ = ["Capacity", "Place", "Router", "Wanted"]
+__all__ = ["Capacity", "HostSlot", "Router", "SlotRequest"]
 
 
-class Wanted(Struct, kw_only=True):
-    """A place that a request wants on a host.
+class SlotRequest(Struct, kw_only=True):
+    """A request for a slot on a host.
 
-    `models` are tried in this order; without any, the least busy host is meant. `cost` is in tokens. `conversation` and
-    `response` identify what the request continues (see `sticky`), `avoided` are hosts that have failed it.
+    `models` are tried in this order; without any, the least busy host is chosen. `cost` is in tokens. `conversation` and
+    `response` identify what the request continues (see `sticky`); `avoided` are hosts that have failed to answer it.
     """
 
     request_id: str
@@ -40,7 +40,7 @@ class Capacity(Struct, kw_only=True):
     hosts: int
 
 
-class Place(Protocol):
+class HostSlot(Protocol):
     """The right to run one request on a host."""
 
     @property
@@ -67,22 +67,22 @@ class Place(Protocol):
         ...
 
     def release(self) -> None:
-        """Return the place; a second call does nothing."""
+        """Release the slot; a second call does nothing."""
         ...
 
 
 class Router(Protocol):
     """Chooses the hosts of requests."""
 
-    def acquire(self, wanted: Wanted) -> Awaitable[Place]:
-        """Wait for a place on a host.
+    def acquire(self, wanted: SlotRequest) -> Awaitable[HostSlot]:
+        """Wait for a slot on a host.
 
         Raises:
             LMStudioError: No host has a model, the queue is full, or the wait was too long.
         """
         ...
 
-    def has_other(self, wanted: Wanted) -> Awaitable[bool]:
+    def has_other(self, wanted: SlotRequest) -> Awaitable[bool]:
         """Whether a host that is not avoided may answer."""
         ...
 

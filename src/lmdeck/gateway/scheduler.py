@@ -16,14 +16,17 @@ from typing import Any
 
 from lmdeck.errors import LMStudioError, ModelNotFoundError, ServerError
 from lmdeck.gateway.config import Config
+from lmdeck.gateway.errors import no_host_available
 from lmdeck.gateway.fair_queue import FairQueue
 from lmdeck.gateway.hosts import Host
 
-__all__ = ["HostSlot", "Scheduler", "Ticket"]
+__all__ = ["LocalSlot", "Scheduler", "Ticket"]
 
 SHOWN_WAITING = 100
 SHOWN_MODELS = 20
-UNKNOWN_MODEL = "Name one of them, or download it on a host with `lms get`, or set an alias in the configuration."
+UNKNOWN_MODEL = (
+    "Name one of them, download the model on a host with `lms get`, or set an alias in the gateway's configuration."
+)
 FIRST_ESTIMATE = 10.0  # seconds that an answer is assumed to take before one was measured
 SMOOTHING = 0.2
 MOST_LANES = 1000
@@ -31,8 +34,9 @@ LOAD_PAUSE = 10.0  # seconds after which a failed load is tried again
 
 
 class Ticket:
-    """A request that wants a host.
-    It has a key, a cost in tokens, the host that it is bound to, and the hosts that failed it.
+    """A request that waits for a host.
+
+    It has a key, a cost in tokens, the host that it is bound to, and the hosts that have failed to answer it.
 
     A background ticket is served after all others, waits without a limit, and does not take the last slot of a host.
     """
@@ -56,10 +60,10 @@ class Ticket:
         self.excluded = excluded
         self.is_background = is_background
         self.enqueued_at = 0.0
-        self.future: asyncio.Future[HostSlot] | None = None
+        self.future: asyncio.Future[LocalSlot] | None = None
 
 
-class HostSlot:
+class LocalSlot:
     """The right to run one request on a host.
 
     `on_answer` is called when the first byte has come.
@@ -85,7 +89,7 @@ class HostSlot:
     def note_first_byte(self) -> None:
         """Record that the model has answered.
 
-        So it is loaded, and the requests that waited for it may go on.
+        It is therefore loaded, and the requests that waited for it may be sent.
         """
         self.host.breaker.note_success()
         if self.on_answer is not None:
@@ -99,7 +103,7 @@ class HostSlot:
         self.host.note_failure(self.model, error)
 
     def release(self) -> None:
-        """Return the slot; a second call does nothing."""
+        """Release the slot; a second call does nothing."""
         if self.is_released:
             return
         self.is_released = True
@@ -121,7 +125,7 @@ class _Lane:
 
     @property
     def oldest(self) -> float | None:
-        """When the entry that has waited longest arrived."""
+        """The arrival time of the entry that has waited longest."""
         return min((ticket.enqueued_at for ticket in self.queue), default=None)
 
 
@@ -129,7 +133,7 @@ class Scheduler:
     """The queues of all models in front of all hosts.
 
     `start_load(host, model, victim)` is called when a host is to load a model explicitly, after unloading `victim` if there is
-    one; it must end in a call of `note_load_ended`. `look(host)` is called when a decision needs a new list of its models.
+    one; it must end in a call of `note_load_ended`. `poll(host)` is called when a decision needs a new list of its models.
     """
 
     def __init__(
@@ -137,19 +141,19 @@ class Scheduler:
         config: Config,
         hosts: list[Host],
         start_load: Callable[[Host, str, str | None], object],
-        look: Callable[[Host], object],
+        poll: Callable[[Host], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.hosts = hosts
         self.clock = clock
         self._start_load = start_load
-        self._look = look
+        self._poll = poll
         self._lanes: dict[str, _Lane] = {}
 
     # --- requests ---
 
-    async def acquire(self, model: str, ticket: Ticket) -> HostSlot:
+    async def acquire(self, model: str, ticket: Ticket) -> LocalSlot:
         """Wait for a host with a free slot for a model.
 
         Raises:
@@ -159,7 +163,7 @@ class Scheduler:
         limits = self.config.queue
         if len(lane.queue) >= limits.max_waiting and not ticket.is_background:
             raise self._busy(
-                lane, f"{limits.max_waiting} requests wait for the model {model!r} already.", "max_waiting"
+                lane, f"{limits.max_waiting} requests are already waiting for the model {model!r}.", "max_waiting"
             )
         ticket.enqueued_at = self.clock()
         ticket.future = asyncio.get_running_loop().create_future()
@@ -175,12 +179,12 @@ class Scheduler:
             raise self._busy(lane, message, "max_wait") from None
         except asyncio.CancelledError:
             if ticket.future.done() and not ticket.future.cancelled() and ticket.future.exception() is None:
-                ticket.future.result().release()  # granted in the moment in which the client left
+                ticket.future.result().release()  # granted at the moment when the client left
             raise
         finally:
             lane.queue.remove(ticket)
             if not (len(lane.queue) or any(host.has(model) for host in self.hosts)):
-                self._lanes.pop(model, None)  # a client may invent models without end
+                self._lanes.pop(model, None)  # clients may name any number of unknown models
 
     def note_service(self, model: str, seconds: float) -> None:
         """Record how long an answer took, for estimates of waits."""
@@ -246,36 +250,36 @@ class Scheduler:
                 return True
         return False
 
-    def _place(self, lane: _Lane, ticket: Ticket, hosts: list[Host]) -> HostSlot | None:
+    def _place(self, lane: _Lane, ticket: Ticket, hosts: list[Host]) -> LocalSlot | None:
         """Return a slot for a request, or None if it has to wait."""
         model = lane.model
         ready = [host for host in hosts if host.is_loaded(model)]
         free = [host for host in ready if host.free_slots(model) > _reserved_slots(host, ticket, model)]
         if free:
             bound = next((host for host in free if host.name == ticket.sticky), None)
-            chosen = bound or min(free, key=lambda host: (host.load(model), host.granted_at))
+            chosen = bound or min(free, key=lambda host: (host.utilization(model), host.granted_at))
             return self._place_on(chosen, model)
         if ready or any(_is_loading(host, model) for host in hosts):
             return None
         return self._load_somewhere(lane, hosts)
 
-    def _place_on(self, host: Host, model: str) -> HostSlot | None:
+    def _place_on(self, host: Host, model: str) -> LocalSlot | None:
         """Return a slot on a host that has listed a model as loaded.
 
         If nothing runs there, the model may have been unloaded since, and this request loads it again; others wait for its
-        first byte. A model with a profile is not loaded so: the list is fetched first.
+        first byte. A model with a profile must not be loaded this way, so its list is fetched first.
         """
         may_load = not host.running[host.key_of(model)] and not host.was_just_loaded(model)
         if host.may_be_loading(model) or (may_load and self._loads_explicitly(host, model)):
-            self._look_at(host)
+            self._request_poll(host)
             return None
-        return HostSlot(self, host, model)
+        return LocalSlot(self, host, model)
 
-    def _look_at(self, host: Host) -> None:
-        if host.needs_look():
-            self._look(host)
+    def _request_poll(self, host: Host) -> None:
+        if host.needs_poll():
+            self._poll(host)
 
-    def _load_somewhere(self, lane: _Lane, hosts: list[Host]) -> HostSlot | None:
+    def _load_somewhere(self, lane: _Lane, hosts: list[Host]) -> LocalSlot | None:
         """Choose the host that loads a model; return a slot if the request itself loads it.
 
         Raises:
@@ -286,14 +290,14 @@ class Scheduler:
         if not able:
             raise _load_failed(hosts[0].load_error(model))
         idle = [host for host in able if host.loading is None and not host.may_be_loading_any]
-        for host in sorted(idle, key=lambda host: (not self._has_room(host), host.load(model))):
+        for host in sorted(idle, key=lambda host: (not self._has_room(host), host.utilization(model))):
             victim = None
             if not self._has_room(host):
                 victim = self._victim(host, lane)
                 if victim is None:
                     continue
             if victim is None and not self._loads_explicitly(host, model):
-                return HostSlot(self, host, model)
+                return LocalSlot(self, host, model)
             host.loading, host.unloading = host.key_of(model), victim
             self._start_load(host, model, victim)
             return None
@@ -340,20 +344,15 @@ class Scheduler:
             message = f"No host has the model {model!r}. The models are: {shown}."
             return ModelNotFoundError(message, available=names, status=404, hint=UNKNOWN_MODEL)
         states = ", ".join(f"{host.name} {_state(host)}" for host in self.hosts if host.has(model) or not host.models)
-        return ServerError(
-            f"No host with the model {model!r} can answer now ({states}).",
-            status=503,
-            code="no_host_available",
-            hint="Send the request again in a few seconds, or look at /gateway/status.",
-            retry_after=max(1.0, self.config.routing.probe),
-        )
+        message = f"No host with the model {model!r} can answer now ({states})."
+        return no_host_available(message, max(1.0, self.config.routing.probe))
 
     def _busy(self, lane: _Lane, message: str, setting: str) -> LMStudioError:
         return ServerError(
             f"{message} The limit is the setting queue.{setting}.",
             status=503,
             code="queue_full" if setting == "max_waiting" else "queue_timeout",
-            hint="Send the request again after the time in `Retry-After`.",
+            hint="Send the request again after the seconds in the header `Retry-After`.",
             retry_after=float(max(1, round(self.expected_wait(lane.model, len(lane.queue))))),
         )
 
@@ -408,7 +407,7 @@ def _is_loading(host: Host, model: str) -> bool:
     return host.loading == key or host.may_be_loading(model)
 
 
-def _grant(ticket: Ticket, slot: HostSlot) -> None:
+def _grant(ticket: Ticket, slot: LocalSlot) -> None:
     if ticket.future is None or ticket.future.done():
         slot.release()
     else:
@@ -421,7 +420,7 @@ def _fail(ticket: Ticket, error: LMStudioError) -> None:
 
 
 def _load_failed(error: LMStudioError | None) -> LMStudioError:
-    """Return a fresh error, since each request gets its own traceback."""
+    """Return a copy of the error, since each request adds its own traceback."""
     return copy.copy(error) if error is not None else ServerError("The model could not be loaded.", status=503)
 
 
@@ -430,4 +429,4 @@ def _state(host: Host) -> str:
         return "is down"
     if host.config.drain:
         return "is draining"
-    return "fails" if not host.breaker.allows else "has failed this request"
+    return "is failing" if not host.breaker.allows else "has failed to answer this request"

@@ -1,5 +1,5 @@
 """Serving the gateway on uvicorn, in one process or in one of several.
-At SIGTERM, streams are brought to an orderly end.
+At SIGTERM, open requests may finish within a limit; then each ends with an error in its format.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _GatewayServer(uvicorn.Server):
             connection.shutdown()
         await self._wait(self._shutdown_seconds)
         if self.server_state.tasks:
-            _log.warning("%d requests were ended by the shutdown", self._gateway.end_requests())
+            _log.warning("the shutdown ended %d open requests", self._gateway.end_requests())
             await self._wait(END_SECONDS)
         for task in self.server_state.tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The process of `lmdeck gateway serve`, which the command line becomes."""
+"""The serving process of `lmdeck gateway serve`; the process of the command line is replaced by it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _print_address(url: str) -> None:
-    """Print where clients find the gateway; the mark is `?` on terminals that do not have it."""
+    """Print the gateway's address; characters that the terminal lacks become `?`."""
     lines = (
         f"✓ gateway at {url} (Ctrl-C stops)",
         f"  base URL of OpenAI clients: {url}/v1, of Anthropic clients: {url}",

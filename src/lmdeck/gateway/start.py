@@ -1,7 +1,7 @@
 """The start of a gateway.
 
-It checks the configuration, opens the socket, and starts the process that serves on it. The command line and its packages stay
-in the process that starts, since they take 12 MB of memory.
+It checks the configuration, opens the socket, and starts the process that serves on it. The packages of the command line
+are not loaded there, which saves 12 MB of memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_exposure(config: Config) -> None:
         return
     raise ConfigurationError(
         f"The gateway would listen on {host}, which other machines can reach, without keys.",
-        hint="Set `required = true` in [auth] and create keys, or `required = false` to serve everybody.",
+        hint="In [auth], set `required = true` and create keys, or set `required = false` to serve all clients without keys.",
     )
 
 
@@ -43,10 +43,10 @@ def become_server(path: str | None, server: Mapping[str, object]) -> NoReturn:
 
     On Windows, which cannot replace a process, it serves in this one.
 
-    `server` has settings of the table `[server]` that the command line overrides.
+    `server` has the settings of the command line, which override those of the table `[server]`.
 
     Raises:
-        ConfigurationError: The configuration is wrong, its address is not free, or open to other machines without keys.
+        ConfigurationError: The configuration is invalid, or its address is in use, or open to other machines without keys.
     """
     config = Config.load(path, server)
     check_exposure(config)

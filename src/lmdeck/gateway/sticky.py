@@ -18,21 +18,21 @@ PREFIX_BYTES = 4096
 
 
 def conversation_key(
-    config: StickyConfig, headers: Mapping[str, str], owner: str, model: str, given: Mapping[str, Any]
+    config: StickyConfig, headers: Mapping[str, str], owner: str, model: str, fields: Mapping[str, Any]
 ) -> bytes | None:
-    """Return what identifies a conversation, or None.
+    """Return a hash that identifies a conversation, or None.
     `owner` separates the conversations of different keys.
     """
     for each in config.by:
         name = each.lower().removeprefix("header:")
         if name != "prefix" and (value := headers.get(name)):
             return _hashed(b"header", name.encode(), owner.encode(), value.encode())
-    start = _start_of(given) if "prefix" in config.by else None
+    start = _start_of(fields) if "prefix" in config.by else None
     return None if start is None else _hashed(b"prefix", owner.encode(), model.encode(), start)
 
 
 def response_key(response_id: object) -> bytes | None:
-    """Return what identifies a stored response, which only the host that made it can continue."""
+    """Return a hash that identifies a stored response, which only the host that made it can continue."""
     return _hashed(b"response", response_id.encode()) if isinstance(response_id, str) else None
 
 
@@ -68,16 +68,16 @@ def _hashed(*parts: bytes) -> bytes:
     return blake2b(b"\0".join(parts), digest_size=16).digest()
 
 
-def _start_of(given: Mapping[str, Any]) -> bytes | None:
+def _start_of(fields: Mapping[str, Any]) -> bytes | None:
     """Return the part of a conversation that all its requests share.
     That is the system text and the first user message.
     """
-    messages = given.get("messages", given.get("input"))
+    messages = fields.get("messages", fields.get("input"))
     if not isinstance(messages, list) or not messages:
         return None
     first = next(
         (n for n, each in enumerate(messages) if isinstance(each, Mapping) and each.get("role") == "user"),
         len(messages) - 1,
     )
-    start = [given.get("system"), given.get("instructions"), *messages[: first + 1][:8]]
+    start = [fields.get("system"), fields.get("instructions"), *messages[: first + 1][:8]]
     return msgspec.json.encode(start)[:PREFIX_BYTES]

@@ -100,8 +100,9 @@ class Supervisor:
         task.add_done_callback(self._reloads.discard)
 
     async def _launch(self, config: Config) -> tuple[Process, socket.socket]:
-        """Start a worker; return its process and its connection to the hub.
-        On that connection it waits to be answered.
+        """Start a worker; return its process, and the hub's end of their connection.
+
+        The worker's calls wait until `_connected` answers them.
         """
         here, there = socket.socketpair()
         with there:
@@ -119,14 +120,14 @@ class Supervisor:
         return process, here
 
     async def _connected(self, process: Process, end: socket.socket) -> Process:
-        """Answer what a process asks the hub, and return the process."""
+        """Answer the calls of a process to the hub, and return the process."""
         from lmdeck.gateway.remote import WorkerProcess
 
         await WorkerProcess(self._hub, self._is_serving.set).connect(end)
         return process
 
     async def _keep(self, process: Process) -> int:
-        """Start the process again whenever it ends; return its exit code in the end."""
+        """Replace the process whenever it ends; return the exit code of the last one."""
         while True:
             code = await process.wait()
             self._processes.discard(process)

@@ -1,7 +1,7 @@
 """Extraction of requested JSON, which models wrap in prose or code, or put in reasoning.
 
-The answer to a request with `response_format` is passed on immediately if it starts like JSON. Otherwise it is held
-back until its end, and the JSON in it becomes the answer; if there is no JSON, the text is the answer.
+An answer to a request with `response_format` is passed on immediately if it starts like JSON. Otherwise it is held back
+until its end: the JSON found in it becomes the answer; without any, the text stays the answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class AskedJson:
     """The extraction of JSON from one answer; an empty `schema` accepts any object."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._checker = Checker(schema, "The asked format")
+        self._checker = Checker(schema, "The requested format")
         self._held: list[str] = []
         self._is_json = False
 
@@ -57,7 +57,7 @@ class AskedJson:
         """Return the reply with the requested JSON, and the part of it that was not written yet."""
         if reply.tool_calls or self._is_json or _is_json(reply.content):
             return reply, "".join(self._held)
-        for place, text in (("in the answer's words", reply.content), ("in the reasoning", reply.reasoning)):
+        for place, text in (("within the text of the answer", reply.content), ("in the reasoning", reply.reasoning)):
             for value, _ in json_values(text):
                 if isinstance(value, (dict, list)) and self._fits(value):
                     problem = Problem("structured", f"The JSON was found {place}.")

@@ -37,7 +37,7 @@ def chat_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[dict[
 def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tool.get("name"), str) or not tool["name"]:
         raise ConfigurationError(
-            f"A tool needs a name; got {str(tool)[:120]!r}.",
+            f"A tool has no name: {str(tool)[:120]!r}.",
             hint='Pass {"type": "function", "function": {"name": …, "description": …, "parameters": {…}}}.',
         )
     return dict(tool)
@@ -64,12 +64,12 @@ def _choice(choice: object, tools: ForeignTools, fixes: CompatibilityFixes) -> t
     return details.get("name") or choice, tools
 
 
-def _message(given: object, fixes: CompatibilityFixes) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping):
+def _message(sent: object, fixes: CompatibilityFixes) -> Mapping[str, Any]:
+    if not isinstance(sent, Mapping):
         raise ConfigurationError(
-            f"A message must be an object, not {type(given).__name__}.", hint='Pass {"role": "user", "content": …}.'
+            f"A message must be an object, not {type(sent).__name__}.", hint='Pass {"role": "user", "content": …}.'
         )
-    message = {name: value for name, value in given.items() if value is not None or name == "content"}
+    message = {name: value for name, value in sent.items() if value is not None or name == "content"}
     if message.get("role") == "developer" and fixes.apply("developer_role", "The role developer was sent as system."):
         message["role"] = "system"
     if isinstance(message.get("content"), list):
@@ -110,7 +110,8 @@ def completion_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
         body["prompt"] = prompt[0]
     elif not isinstance(prompt, str):
         raise ConfigurationError(
-            "LM Studio takes one prompt of text, not a list or token ids.", hint="Ask once for each prompt."
+            "LM Studio accepts one prompt as text, not a list or token ids.",
+            hint="Send one request for each prompt, as text.",
         )
     if body.get("stream") is True and fixes.is_enabled("include_usage"):
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
@@ -126,12 +127,13 @@ def embedding_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[s
     """
     body = {name: value for name, value in sent.items() if value is not None}
     if body.get("encoding_format") == "base64" and fixes.apply(
-        "base64_embeddings", "Embeddings in base64, which LM Studio ignores, were asked for as numbers and packed here."
+        "base64_embeddings",
+        "Embeddings in base64, which LM Studio does not support, were requested as numbers and encoded by lmdeck.",
     ):
         body["encoding_format"] = "float"
     if not _is_text(body.get("input")):
         raise ConfigurationError(
-            "LM Studio embeds text, not token ids.",
+            "LM Studio embeds texts, not token ids.",
             hint="Send texts; with langchain: `OpenAIEmbeddings(check_embedding_ctx_length=False)`.",
         )
     return body

@@ -44,7 +44,7 @@ class ChatWriter:
         self._calls = 0
         self._model = model
         self._out: list[bytes] = []
-        self.around_text: tuple[bytes, bytes] | None = None  # what the last event had around its text
+        self.around_text: tuple[bytes, bytes] | None = None  # the bytes of the last event before and after its text
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
         """Process an event's data, or a complete body, and the chunks read from it."""
@@ -127,7 +127,7 @@ class ChatWriter:
             self._out.append(self._frame(head, choice if number == 0 else self._rest(choice), each))
 
     def _has_only_other_text(self, data: bytes, chunks: Sequence[Chunk]) -> bool:
-        """Whether an event differs from the last one only by its text, and needs no repair."""
+        """Whether an event differs from the last one only in its text, and needs no repair."""
         if self.around_text is None or len(chunks) != 1:
             return False
         [chunk], (head, tail) = chunks, self.around_text
@@ -179,8 +179,8 @@ class ChatWriter:
     def _entry(self, call: ToolCall) -> dict[str, Any]:
         if call.name in self._custom:
             text = call.arguments.get("input")
-            given = text if isinstance(text, str) else call.raw_arguments
-            return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": given}}
+            value = text if isinstance(text, str) else call.raw_arguments
+            return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": value}}
         return call_entry(call.id, call.name, arguments_of(call))
 
     def _choice_fields(self, choice: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,13 +191,13 @@ class ChatWriter:
 
     def _whole(self, reply: Reply) -> dict[str, Any]:
         """Return the output fields of a complete body's choice."""
-        given = self._choice.get("message") or {}
-        message = {name: value for name, value in given.items() if name not in _DELTA_FIELDS}
-        content, reasoning = given.get("content"), given.get("reasoning_content") or given.get("reasoning")
+        sent = self._choice.get("message") or {}
+        message = {name: value for name, value in sent.items() if name not in _DELTA_FIELDS}
+        content, reasoning = sent.get("content"), sent.get("reasoning_content") or sent.get("reasoning")
         is_same = isinstance(content, str) and content.strip() == reply.content
         message |= {"role": "assistant", "content": content if is_same else reply.content}
         if reply.reasoning:
-            key = "reasoning" if given.get("reasoning") and not given.get("reasoning_content") else "reasoning_content"
+            key = "reasoning" if sent.get("reasoning") and not sent.get("reasoning_content") else "reasoning_content"
             is_same = isinstance(reasoning, str) and reasoning.strip() == reply.reasoning
             message[key] = reasoning if is_same else reply.reasoning
         if reply.tool_calls:
@@ -221,15 +221,15 @@ class CompletionWriter(ChatWriter):
         return {"text": fields.get("text", "")}
 
     def _whole(self, reply: Reply) -> dict[str, Any]:
-        given = self._choice.get("text")
-        is_same = isinstance(given, str) and given.strip() == reply.content
-        return {"text": given if is_same else reply.content}
+        text = self._choice.get("text")
+        is_same = isinstance(text, str) and text.strip() == reply.content
+        return {"text": text if is_same else reply.content}
 
 
 def _around_text(data: bytes, output: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
-    """Return what an event has before and after its text, with the quotation marks.
+    """Return the bytes of an event before and after its text, each with its quotation mark.
 
-    None: it has other output, or where its text is, is uncertain.
+    None if it has other output, or if the position of its text is ambiguous.
     """
     if len(output) != 1 or b"\n" in data or not (text := output.get("content") or output.get("text")):
         return None

@@ -90,16 +90,14 @@ def error_headers(error: LMStudioError) -> dict[str, str]:
 def openai_error(error: LMStudioError) -> dict[str, Any]:
     """Return an error in OpenAI's form."""
     status = status_of(error)
-    given = error if isinstance(error, APIError) else None
-    kind = (
-        (given and given.type) or _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
-    )
+    sent = error if isinstance(error, APIError) else None
+    kind = (sent and sent.type) or _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     return {
         "error": {
             "message": str(error),
             "type": kind,
-            "param": given.param if given else None,
-            "code": (given and given.code) or _code(error),
+            "param": sent.param if sent else None,
+            "code": (sent and sent.code) or _code(error),
             "hint": error.hint,
         }
     }

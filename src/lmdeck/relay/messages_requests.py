@@ -50,7 +50,7 @@ def _tools(tools: object, fixes: CompatibilityFixes) -> Iterator[dict[str, Any]]
         elif kind == "custom" or "input_schema" in tool:
             yield {**tool, "input_schema": object_schema(tool.get("name"), tool.get("input_schema"), fixes)}
         else:
-            fixes.apply("server_tools", f"The tool {kind!r}, which only Anthropic's servers run, was left out.")
+            fixes.apply("server_tools", f"The tool {kind!r}, which only Anthropic's servers run, was removed.")
 
 
 class _Blocks:
@@ -66,7 +66,7 @@ class _Blocks:
         if content is None:
             self._fixes.apply("null_content", "A message's null content was sent as an empty string.")
             return {**message, "content": ""}
-        if message.get("role") == "system":  # which `anthropic_body` moves to its place
+        if message.get("role") == "system":  # `anthropic_body` moves it to the field `system`
             return {**message, "content": _text(content)}
         if not isinstance(content, list):
             return dict(message)
@@ -92,7 +92,7 @@ class _Blocks:
         elif kind in _PASSED:
             yield dict(block)
         else:
-            self._fixes.apply("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was left out.")
+            self._fixes.apply("server_tools", f"A block of the type {kind!r}, unknown to LM Studio, was removed.")
 
 
 def _input(value: object) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def _result(block: Mapping[str, Any], fixes: CompatibilityFixes) -> Iterator[dic
     texts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
     images = [part for part in content if isinstance(part, Mapping) and part.get("type") == "image"]
     if images:
-        fixes.apply("content_parts", "The images of a tool's result were sent beside it.")
+        fixes.apply("content_parts", "The images of a tool's result were sent after it as separate blocks.")
     if len(texts) + len(images) < len(content):
-        fixes.apply("content_parts", "Parts of a tool's result that LM Studio does not know were left out.")
+        fixes.apply("content_parts", "Parts of a tool's result that are unknown to LM Studio were removed.")
     yield {**block, "content": texts}
     for image in images:
         yield _image(image, fixes)

@@ -140,10 +140,10 @@ class MessagesWriter:
 
     def _stop(self, reply: Reply) -> dict[str, Any]:
         """Return the stop reason; the server's own if it has the same meaning."""
-        given = self._last.get("stop_reason")
-        meant = STOP_REASONS.get(reply.finish_reason, reply.finish_reason)
-        is_same = given == meant or (given, reply.finish_reason) in _SAME_REASON
-        return {"stop_reason": given if is_same else meant, "stop_sequence": self._last.get("stop_sequence")}
+        reason = self._last.get("stop_reason")
+        own = STOP_REASONS.get(reply.finish_reason, reply.finish_reason)
+        is_same = reason == own or (reason, reply.finish_reason) in _SAME_REASON
+        return {"stop_reason": reason if is_same else own, "stop_sequence": self._last.get("stop_sequence")}
 
     def _counted(self, reply: Reply) -> dict[str, Any]:
         counts = reply.usage

@@ -1,4 +1,4 @@
-"""Relaying as a plan, with the retries, the queue and the time limits of lmdeck's client."""
+"""The plan of a relayed request, with the retries, the queue and the time limits of lmdeck's client."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _forwarded_name(name: str) -> str:
     """Return a header's name in the spelling of lmdeck's client; `""` if it is not forwarded.
     The same spelling prevents duplicates.
 
-    Headers of the connection are not forwarded, nor those that describe the machine to OpenAI and Anthropic.
+    Hop-by-hop headers are not forwarded, nor those in which the clients of OpenAI and Anthropic describe the machine.
     """
     if name.lower() in NOT_FORWARDED or name.lower().startswith("x-stainless-"):
         return ""

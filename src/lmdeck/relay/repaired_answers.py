@@ -106,12 +106,12 @@ class ChatRelay:
         Raises:
             LMStudioError: The bytes report an error.
         """
-        return [chunk for chunk in self._reader.feed(data) if _says_something(chunk)]
+        return [chunk for chunk in self._reader.feed(data) if _has_output(chunk)]
 
     def continue_text(self, data: bytes) -> bytes | None:
-        """Read one event that differs from the last only in its text, and return what to write.
+        """Read one event that differs from the last one only in its text, and return the bytes to send.
 
-        None: the bytes are something else, and nothing was read.
+        None if the bytes are anything else; nothing was read then.
         """
         around = self._writer.around_text
         if around is None or self._asked_json is not None:
@@ -201,7 +201,7 @@ def _without_lost_calls(reply: Reply) -> Reply:
     return reply
 
 
-def _says_something(chunk: Chunk) -> bool:
+def _has_output(chunk: Chunk) -> bool:
     return bool(chunk.content or chunk.reasoning or chunk.tool_call or chunk.tool_call_delta)
 
 
@@ -324,10 +324,10 @@ class PassingRelay:
         return out
 
     def continue_text(self, data: bytes) -> None:
-        """Read nothing: what the bytes are is unknown."""
+        """Read nothing: the format of the bytes is unknown."""
         return
 
-    def error_event(self, error: LMStudioError) -> bytes:  # its format is unknown
+    def error_event(self, error: LMStudioError) -> bytes:  # it has no known format
         """Return nothing: the connection is aborted instead."""
         return b""
 

@@ -43,7 +43,7 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     "messages": ("max_tokens",),
     "responses": ("max_output_tokens",),
 }
-WITHOUT_RAW = Limits(raw_bytes=0)  # a relay writes what it reads, so nobody asks for it again
+WITHOUT_RAW = Limits(raw_bytes=0)  # a relay writes what it reads, so it is never read again
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -72,7 +72,7 @@ class RelayRequest:
         sent = _decoded(data)
         if model and not sent.get("model"):
             sent["model"] = model
-        self.given: Mapping[str, Any] = sent
+        self.sent: Mapping[str, Any] = sent
         self.custom: set[str] = set()
         self.body: Mapping[str, Any] = self._adjusted(sent)
         self.streams = kind != "embeddings" and sent.get("stream") is True
@@ -91,9 +91,9 @@ class RelayRequest:
     def reader(self, status: int, headers: Mapping[str, str], *, architecture: str = "") -> RelayReader:
         """Return a reader of one answer; `architecture` is the model's, if known."""
         if self.kind == "embeddings":
-            given = self.body.get("input")
-            count = len(given) if isinstance(given, list) else 1
-            packs = self.given.get("encoding_format") == "base64"
+            texts = self.body.get("input")
+            count = len(texts) if isinstance(texts, list) else 1
+            packs = self.sent.get("encoding_format") == "base64"
             return EmbeddingRelay(status, headers, count, packs=packs, adjusted=self.problems)
         return ChatRelay(
             lambda observe: self._chat_reader(status, headers, architecture, observe),
@@ -147,7 +147,7 @@ class RelayRequest:
             return MessagesWriter(streams=self.streams, model=self.model)
         if self.kind == "responses":
             return ResponsesWriter(streams=self.streams, custom=self.custom, model=self.model)
-        options = self.given.get("stream_options")
+        options = self.sent.get("stream_options")
         return (ChatWriter if self.kind == "chat" else CompletionWriter)(
             streams=self.streams,
             includes_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
@@ -178,7 +178,7 @@ _TRANSLATORS: dict[str, Callable[[], Translator]] = {
 def _decoded(data: bytes) -> dict[str, Any]:
     """Decode a request's body.
 
-    It may begin with a byte order mark, or have halves of characters (JavaScript cuts emoji).
+    It may begin with a byte order mark, or contain lone surrogates (JavaScript can cut an emoji in two).
     """
     data = data.removeprefix(BOM_UTF8)
     try:

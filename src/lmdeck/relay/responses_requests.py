@@ -48,7 +48,7 @@ def response_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[d
 
 
 def _choice(value: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[object, ForeignTools]:
-    """Return the choice as one of LM Studio's three words, with the remaining tools."""
+    """Return the choice as `none`, `auto` or `required`, which LM Studio accepts, with the remaining tools."""
     if not isinstance(value, Mapping):
         return value, tools
     kind = value.get("type")
@@ -57,14 +57,14 @@ def _choice(value: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tu
         fixes.apply("tool_choice", "tool_choice allowed_tools was sent as those tools alone.")
         return value.get("mode", "auto"), tools.only(names)
     if kind not in {"function", "custom"}:
-        fixes.apply("tool_choice", f"tool_choice {kind!r} names a tool that is not offered here and was left out.")
+        fixes.apply("tool_choice", f"tool_choice {kind!r} names a tool that is not offered, and was removed.")
         return None, tools
     function = value.get("function")
     name = value.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
     chosen = tools.only([name])
     if not chosen.functions:
         offered = ", ".join(tool["name"] for tool in tools.functions) or "none"
-        raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
+        raise UnknownToolError(f"tool_choice names {name!r}, but the offered tools are: {offered}.")
     if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
         return "required", chosen
     return {"type": "function", "name": name}, tools
@@ -76,10 +76,10 @@ def _text(text: object, fixes: CompatibilityFixes) -> object:
         return text
     form = text.get("format")
     if form is None:
-        change = "`text` got the format that LM Studio asks for."
+        change = "`text` was sent with the format that LM Studio requires."
         return {**text, "format": {"type": "text"}} if fixes.apply("empty_text", change) else text
     if isinstance(form, Mapping) and form.get("type") == "json_object":
-        change = "The format json_object was sent as a json_schema that takes any object."
+        change = "The format json_object was sent as a json_schema that accepts any object."
         any_json = {"type": "json_schema", "name": "answer", "strict": False, "schema": ANY_OBJECT}
         return {**text, "format": any_json} if fixes.apply("json_object", change) else text
     schema = form.get("schema") if isinstance(form, Mapping) else None
@@ -101,9 +101,7 @@ def _items(items: Iterable[object], fixes: CompatibilityFixes) -> Iterator[dict[
         if kind in _READERS:
             yield _READERS[kind](item, fixes, ids)
         else:
-            fixes.apply(
-                "server_tools", f"An item of the input of the type {kind!r}, unknown to LM Studio, was left out."
-            )
+            fixes.apply("server_tools", f"An input item of the type {kind!r}, unknown to LM Studio, was removed.")
 
 
 def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> dict[str, Any]:

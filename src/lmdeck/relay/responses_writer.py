@@ -136,9 +136,9 @@ class ResponsesWriter:
     def _whole(self, reply: Reply) -> dict[str, Any]:
         """Return the complete response object: the server's, with the repaired output."""
         is_cut = reply.finish_reason in {"length", "content_filter"}
-        given = {name: value for name, value in self._final.items() if name not in {"output", "status"}}
+        final = {name: value for name, value in self._final.items() if name not in {"output", "status"}}
         details = {"reason": "max_output_tokens" if reply.finish_reason == "length" else "content_filter"}
-        fields = {**given, "incomplete_details": details if is_cut else None, "lmdeck": receipt(reply)}
+        fields = {**final, "incomplete_details": details if is_cut else None, "lmdeck": receipt(reply)}
         if not fields.get("usage") and reply.usage:
             counts = reply.usage
             fields["usage"] = {

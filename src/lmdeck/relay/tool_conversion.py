@@ -20,7 +20,7 @@ __all__ = ["ForeignTools", "custom_arguments", "object_schema", "read_tools"]
 
 INPUT_SCHEMA = {
     "type": "object",
-    "properties": {"input": {"type": "string", "description": "The tool's whole input as text."}},
+    "properties": {"input": {"type": "string", "description": "The complete input of the tool, as text."}},
     "required": ["input"],
 }
 
@@ -40,26 +40,26 @@ class ForeignTools(Struct):
         return ForeignTools([tool for tool in self.functions if tool["name"] in wanted], self.servers, self.custom)
 
 
-def read_tools(given: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
+def read_tools(tools: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
     """Convert tools in OpenAI's forms: nested, flat, custom.
     Types in `servers` are passed on unchanged.
     """
-    tools = ForeignTools()
-    for tool in given if isinstance(given, list) else []:
+    converted = ForeignTools()
+    for tool in tools if isinstance(tools, list) else []:
         if not isinstance(tool, Mapping):
             continue
         kind = tool.get("type", "function")
         inner = tool.get(kind) if isinstance(tool.get(kind), Mapping) else tool
         if kind == "function":
-            tools.functions.append({name: value for name, value in dict(inner or {}).items() if name != "type"})
+            converted.functions.append({name: value for name, value in dict(inner or {}).items() if name != "type"})
         elif kind == "custom":
-            tools.functions.append(_custom(dict(inner or {}), fixes))
-            tools.custom.add(str((inner or {}).get("name")))
+            converted.functions.append(_custom(dict(inner or {}), fixes))
+            converted.custom.add(str((inner or {}).get("name")))
         elif kind in servers:
-            tools.servers.append(dict(tool))
+            converted.servers.append(dict(tool))
         else:
-            fixes.apply("server_tools", f"The tool {kind!r}, which only its vendor's servers run, was left out.")
-    return tools
+            fixes.apply("server_tools", f"The tool {kind!r}, which only its vendor's servers run, was removed.")
+    return converted
 
 
 def _custom(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
@@ -77,13 +77,13 @@ def custom_arguments(text: object) -> str:
     return msgspec.json.encode({"input": text if isinstance(text, str) else ""}).decode()
 
 
-def object_schema(name: object, given: object, fixes: CompatibilityFixes) -> dict[str, Any]:
+def object_schema(name: object, parameters: object, fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return parameters that pass LM Studio's schema check.
     They are of type object, with properties, and without references.
     """
-    schema = dict(given) if isinstance(given, Mapping) else {}
+    schema = dict(parameters) if isinstance(parameters, Mapping) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), Mapping):
-        change = f"The tool {name!r} got the object schema that LM Studio asks for."
+        change = f"The tool {name!r} was sent with the object schema that LM Studio requires."
         if fixes.apply("tool_parameters", change):
             schema = {**schema, "type": "object", "properties": schema.get("properties") or {}}
     plain = plain_schema(schema)

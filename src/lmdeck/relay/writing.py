@@ -16,10 +16,7 @@ from lmdeck.server.backend_events import BackendEvent, ReasoningTextDelta, TextD
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "writable"]
 
 HEARTBEAT = encode_comment()
-"""Sent while output is held back.
-
-So no time limit for silence is exceeded while a call is being generated.
-"""
+"""Sent while output is held back, so that the client's read timeout does not expire during a long call."""
 
 
 class Writer(Protocol):
@@ -92,10 +89,10 @@ def events_of(chunk: Chunk) -> list[BackendEvent]:
 def arguments_of(call: ToolCall) -> str:
     """Return a call's arguments as valid JSON text; the model's own text if it is equivalent."""
     try:
-        is_right = msgspec.json.decode(call.raw_arguments) == call.arguments
+        is_equivalent = msgspec.json.decode(call.raw_arguments) == call.arguments
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        is_right = False
-    return call.raw_arguments if is_right else msgspec.json.encode(call.arguments).decode()
+        is_equivalent = False
+    return call.raw_arguments if is_equivalent else msgspec.json.encode(call.arguments).decode()
 
 
 def rules_of(problems: Sequence[Problem]) -> list[str]:

@@ -63,7 +63,7 @@ class BatchStore:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is there; it is made for the first file."""
+        """Whether the folder exists; it is created for the first file."""
         return (self.folder / INDEX).exists()
 
     def close(self) -> None:
@@ -74,32 +74,33 @@ class BatchStore:
                 self._connection = None
 
     def content_of(self, file_id: str) -> Path:
-        """Return where the content of a file is."""
+        """Return the path of a file's content."""
         return self.folder / "files" / file_id
 
     def ledger_of(self, batch_id: str) -> Path:
-        """Return where the ledger of a batch is."""
+        """Return the path of a batch's ledger."""
         return self.folder / "ledgers" / f"{batch_id}.ledger"
 
     @property
     def runner_lock(self) -> Path:
-        """The file that the process which runs the batches locks."""
+        """The lock file of the process that runs the batches."""
         return self.folder / "runner.lock"
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         with self._lock:
             if self._connection is None:
-                self._connection = self._opened()
+                self._connection = self._open()
             with self._connection.transaction():
                 return work(self._connection)
 
-    def _opened(self) -> Connection:
+    def _open(self) -> Connection:
         try:
             for name in ("files", "ledgers"):
                 (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
-                f"The folder {self.folder} cannot be made: {error.strerror}.", hint="Correct `folder` in `[batches]`."
+                f"The folder {self.folder} of batches cannot be created: {error.strerror}.",
+                hint="Set `folder` in `[batches]` to a folder that the gateway can write.",
             ) from error
         connection = SQLite(self.folder / INDEX).connect()
         with connection.transaction():
@@ -109,7 +110,7 @@ class BatchStore:
 
     # --- files ---
 
-    def temporary(self) -> Path:
+    def temporary_path(self) -> Path:
         """Return a new path beside the contents for a file that is being written.
         The folder is created if necessary.
         """
@@ -127,7 +128,7 @@ class BatchStore:
         )
 
     def file(self, file_id: str, owner: str) -> StoredFile | None:
-        """Return a file of an owner; None if it has none of that id, or it has expired."""
+        """Return a file of an owner; None if the owner has no such file, or it has expired."""
         query = "SELECT record FROM files WHERE id = ? AND owner = ? AND (expires_at IS NULL OR expires_at > ?)"
         return self._one(StoredFile, query, (file_id, owner, int(time.time())))
 
@@ -149,7 +150,7 @@ class BatchStore:
         return _page(named if is_ascending else named[::-1], after, limit)
 
     def remove_expired(self, batches_before: float) -> None:
-        """Remove expired files, and the ledgers of finished batches created before a given time."""
+        """Remove expired files, and the ledgers of finished batches created before a time."""
         now = int(time.time())
         query = "SELECT record FROM files WHERE expires_at <= ? LIMIT ?"
         for file in self._all(StoredFile, query, (now, MOST_LISTED)):
@@ -215,7 +216,7 @@ class BatchStore:
             return []
         with self._lock:
             if self._connection is None:
-                self._connection = self._opened()
+                self._connection = self._open()
             return [msgspec.json.decode(record, type=kind) for (record,) in self._connection.run(query, parameters)]
 
     def _one(self, kind: type[R], query: str, parameters: Sequence[object]) -> R | None:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 from msgspec.structs import replace
 
 from lmdeck.batch.input_requests import InvalidRowError, endpoint_of
@@ -23,7 +22,7 @@ from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.batch.uploads import Upload, boundary_of
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.durations import seconds_of
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer, json_object
 
 __all__ = ["batch_routes"]
 
@@ -33,14 +32,14 @@ MOST_OPEN = 1000
 DAY = 86400
 
 
-class Served(Protocol):
+class FilesGateway(Protocol):
     """What the endpoints need of a gateway."""
 
     config: Config
     batches: BatchRunner
 
 
-def batch_routes(gateway: Served) -> Iterator[tuple[str, str, Endpoint, Access]]:
+def batch_routes(gateway: FilesGateway) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the endpoints: method, path, endpoint and access."""
     yield "POST", "/v1/files", partial(_upload, gateway), "key"
     yield "GET", "/v1/files", partial(_list_files, gateway), "key"
@@ -53,23 +52,19 @@ def batch_routes(gateway: Served) -> Iterator[tuple[str, str, Endpoint, Access]]
     yield "POST", "/v1/batches/{id}/cancel", partial(_cancel, gateway), "key"
 
 
-async def _upload(gateway: Served, arrived: Arrived) -> HTTPAnswer:
+async def _upload(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
     limits, store = gateway.config.batches, gateway.batches.store
-    boundary = boundary_of(arrived.headers.get("content-type", ""))
-    used = await asyncio.to_thread(store.bytes_of, arrived.principal.name)
-    announced = arrived.headers.get("content-length", "")
+    boundary = boundary_of(incoming.headers.get("content-type", ""))
+    used = await asyncio.to_thread(store.bytes_of, incoming.principal.name)
+    announced = incoming.headers.get("content-length", "")
     if used + (int(announced) if announced.isdigit() else 0) > limits.key_bytes + FORM_BYTES:
-        raise InvalidRequestError(
-            f"The files of this key would exceed {limits.key_bytes} bytes, the setting batches.key_bytes.",
-            status=413,
-            hint="Delete files that are no longer needed.",
-        )
-    path = await asyncio.to_thread(store.temporary)
+        raise _key_is_full(limits.key_bytes)
+    path = await asyncio.to_thread(store.temporary_path)
     try:
-        upload = await _received(arrived, boundary, path, limits.file_bytes)
+        upload = await _received(incoming, boundary, path, limits.file_bytes)
         if used + upload.size > limits.key_bytes:
-            raise InvalidRequestError("The files of this key have become too large.", status=413)
-        record = _file_record(upload, arrived.principal.name, limits.keep_days)
+            raise _key_is_full(limits.key_bytes)
+        record = _file_record(upload, incoming.principal.name, limits.keep_days)
         await asyncio.to_thread(store.add_file, record, path)
     except OSError as error:
         raise ServerError(
@@ -82,27 +77,44 @@ async def _upload(gateway: Served, arrived: Arrived) -> HTTPAnswer:
     return json_answer(record.to_openai())
 
 
-async def _received(arrived: Arrived, boundary: str, path: Path, limit: int) -> Upload:
+def _key_is_full(limit: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The files of this key would exceed {limit} bytes. The limit is the setting batches.key_bytes.",
+        status=413,
+        hint="Delete files that are no longer needed.",
+    )
+
+
+async def _received(incoming: IncomingRequest, boundary: str, path: Path, limit: int) -> Upload:
     """Read a form as it arrives, writing its file to `path`."""
     upload = Upload(boundary, path)
     try:
-        async with aclosing(arrived.stream(limit + FORM_BYTES)) as pieces:  # type: ignore[type-var]  # it is a generator
+        too_large = _file_too_large(limit)
+        async with aclosing(incoming.stream(limit + FORM_BYTES, too_large)) as pieces:  # type: ignore[type-var]  # it is a generator
             async for piece in pieces:
                 upload.feed(piece)
                 if upload.size > limit:
-                    raise InvalidRequestError(
-                        f"The file is larger than {limit} bytes, the setting batches.file_bytes.", status=413
-                    )
+                    raise too_large
         upload.finish()
     finally:
         upload.close()
     return upload
 
 
+def _file_too_large(limit: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The file is larger than {limit} bytes. The limit is the setting batches.file_bytes.",
+        status=413,
+        hint="Split the file into several batches.",
+    )
+
+
 def _file_record(upload: Upload, owner: str, keep_days: float) -> StoredFile:
     purpose = upload.fields.get("purpose", "")
     if not purpose or len(purpose) > 64:
-        raise InvalidRequestError("The form has no field `purpose`.", status=400, param="purpose")
+        raise InvalidRequestError(
+            "The form's field `purpose` is missing, or longer than 64 characters.", status=400, param="purpose"
+        )
     now = int(time.time())
     seconds = upload.fields.get("expires_after[seconds]")
     return StoredFile(
@@ -112,27 +124,27 @@ def _file_record(upload: Upload, owner: str, keep_days: float) -> StoredFile:
         purpose=purpose,
         bytes=upload.size,
         created_at=now,
-        expires_at=now + (round(keep_days * DAY) if seconds is None else _seconds(seconds)),
+        expires_at=now + (round(keep_days * DAY) if seconds is None else _seconds(seconds, "expires_after")),
     )
 
 
-def _seconds(given: Any) -> int:
+def _seconds(value: Any, field: str) -> int:
     try:
-        seconds = int(given)
+        seconds = int(value)
     except (TypeError, ValueError):
         seconds = 0
     if not 1 <= seconds <= 366 * DAY:
         raise InvalidRequestError(
-            "`expires_after.seconds` is not a number of seconds up to a year.", status=400, param="expires_after"
+            f"`{field}.seconds` is not a number of seconds between 1 and {366 * DAY}.", status=400, param=field
         )
     return seconds
 
 
-async def _list_files(gateway: Served, arrived: Arrived) -> HTTPAnswer:
-    query = arrived.query
+async def _list_files(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    query = incoming.query
     page = await asyncio.to_thread(
         gateway.batches.store.files,
-        arrived.principal.name,
+        incoming.principal.name,
         query.get("purpose"),
         query.get("after"),
         _limit(query, 10_000),
@@ -141,19 +153,19 @@ async def _list_files(gateway: Served, arrived: Arrived) -> HTTPAnswer:
     return _listed(page)
 
 
-async def _file(gateway: Served, arrived: Arrived) -> HTTPAnswer:
-    return json_answer((await _found_file(gateway.batches.store, arrived)).to_openai())
+async def _file(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    return json_answer((await _found_file(gateway.batches.store, incoming)).to_openai())
 
 
-async def _delete_file(gateway: Served, arrived: Arrived) -> HTTPAnswer:
-    file = await _found_file(gateway.batches.store, arrived)
+async def _delete_file(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    file = await _found_file(gateway.batches.store, incoming)
     await asyncio.to_thread(gateway.batches.store.delete_file, file.id)
     return json_answer({"id": file.id, "object": "file", "deleted": True})
 
 
-async def _content(gateway: Served, arrived: Arrived) -> HTTPAnswer:
+async def _content(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
     store = gateway.batches.store
-    file = await _found_file(store, arrived)
+    file = await _found_file(store, incoming)
     headers = {"content-type": "application/octet-stream", "content-length": str(file.bytes)}
     return HTTPAnswer(headers=headers, body=_pieces(store.content_of(file.id)))
 
@@ -164,18 +176,26 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def _create(gateway: Served, arrived: Arrived) -> HTTPAnswer:
-    store, owner = gateway.batches.store, arrived.principal.name
-    body = _json_object(await arrived.body())
+async def _create(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    store, owner = gateway.batches.store, incoming.principal.name
+    body = json_object(await incoming.body())
     file_id = body.get("input_file_id")
     file = await asyncio.to_thread(store.file, file_id, owner) if isinstance(file_id, str) else None
     if file is None:
         raise InvalidRequestError(
-            "`input_file_id` is not the id of one of your files.", status=400, param="input_file_id"
+            "`input_file_id` is not the id of a file of this key.",
+            status=400,
+            param="input_file_id",
+            hint="Upload the file with `POST /v1/files` and purpose `batch`, with the same key.",
         )
     batch = _batch_of(body, file, owner)
     if len(await asyncio.to_thread(store.open_batches)) >= MOST_OPEN:
-        raise RateLimitError(f"{MOST_OPEN} batches are already open.", status=429, retry_after=60.0)
+        raise RateLimitError(
+            f"{MOST_OPEN} batches are open, the most that a gateway accepts.",
+            status=429,
+            retry_after=60.0,
+            hint="Wait until one has ended, or cancel one.",
+        )
     await asyncio.to_thread(store.add_batch, batch)
     gateway.batches.wake()
     return json_answer(batch.to_openai())
@@ -189,7 +209,10 @@ def _batch_of(body: Mapping[str, Any], file: StoredFile, owner: str) -> Batch:
     """
     if file.purpose != "batch":
         raise InvalidRequestError(
-            f"The purpose of the file is {file.purpose!r}, not 'batch'.", status=400, param="input_file_id"
+            f"The purpose of the file is {file.purpose!r}, not 'batch'.",
+            status=400,
+            param="input_file_id",
+            hint="Upload it again with purpose `batch`.",
         )
     try:
         endpoint = endpoint_of(str(body.get("endpoint")))[0]
@@ -206,7 +229,7 @@ def _batch_of(body: Mapping[str, Any], file: StoredFile, owner: str) -> Batch:
     if metadata is not None and not (
         isinstance(metadata, dict) and len(metadata) <= 16 and all(isinstance(each, str) for each in metadata.values())
     ):
-        raise InvalidRequestError("`metadata` is not an object of up to 16 texts.", status=400, param="metadata")
+        raise InvalidRequestError("`metadata` is not an object of up to 16 strings.", status=400, param="metadata")
     after = body.get("output_expires_after")
     now = int(time.time())
     return Batch(
@@ -218,24 +241,24 @@ def _batch_of(body: Mapping[str, Any], file: StoredFile, owner: str) -> Batch:
         created_at=now,
         expires_at=now + max(1, round(seconds)),
         metadata=metadata,
-        output_seconds=_seconds(after.get("seconds")) if isinstance(after, Mapping) else None,
+        output_seconds=_seconds(after.get("seconds"), "output_expires_after") if isinstance(after, Mapping) else None,
     )
 
 
-async def _list_batches(gateway: Served, arrived: Arrived) -> HTTPAnswer:
-    query = arrived.query
+async def _list_batches(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    query = incoming.query
     store = gateway.batches.store
-    page = await asyncio.to_thread(store.batches, arrived.principal.name, query.get("after"), _limit(query, 20))
+    page = await asyncio.to_thread(store.batches, incoming.principal.name, query.get("after"), _limit(query, 20))
     return _listed(page)
 
 
-async def _batch(gateway: Served, arrived: Arrived) -> HTTPAnswer:
-    return json_answer((await _found_batch(gateway.batches.store, arrived)).to_openai())
+async def _batch(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    return json_answer((await _found_batch(gateway.batches.store, incoming)).to_openai())
 
 
-async def _cancel(gateway: Served, arrived: Arrived) -> HTTPAnswer:
+async def _cancel(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
     store = gateway.batches.store
-    batch = await _found_batch(store, arrived)
+    batch = await _found_batch(store, incoming)
     if batch.is_over or batch.status == "finalizing":
         raise InvalidRequestError(
             f"The batch is {batch.status} and cannot be cancelled.", status=409, code="batch_not_cancellable"
@@ -251,40 +274,38 @@ async def _cancel(gateway: Served, arrived: Arrived) -> HTTPAnswer:
     return json_answer(changed.to_openai())
 
 
-async def _found_file(store: BatchStore, arrived: Arrived) -> StoredFile:
-    found = await asyncio.to_thread(store.file, arrived.params["id"], arrived.principal.name)
+async def _found_file(store: BatchStore, incoming: IncomingRequest) -> StoredFile:
+    found = await asyncio.to_thread(store.file, incoming.params["id"], incoming.principal.name)
     if found is None:
         raise InvalidRequestError(
-            f"There is no file {arrived.params['id']!r}.", status=404, code="file_not_found", param="id"
+            f"There is no file {incoming.params['id']!r} of this key.",
+            status=404,
+            code="file_not_found",
+            param="id",
+            hint="`GET /v1/files` lists the files of a key.",
         )
     return found
 
 
-async def _found_batch(store: BatchStore, arrived: Arrived) -> Batch:
-    found = await asyncio.to_thread(store.batch, arrived.params["id"], arrived.principal.name)
+async def _found_batch(store: BatchStore, incoming: IncomingRequest) -> Batch:
+    found = await asyncio.to_thread(store.batch, incoming.params["id"], incoming.principal.name)
     if found is None:
         raise InvalidRequestError(
-            f"There is no batch {arrived.params['id']!r}.", status=404, code="batch_not_found", param="id"
+            f"There is no batch {incoming.params['id']!r} of this key.",
+            status=404,
+            code="batch_not_found",
+            param="id",
+            hint="`GET /v1/batches` lists the batches of a key.",
         )
     return found
 
 
-def _limit(query: Mapping[str, str], usual: int) -> int:
-    given = query.get("limit", "")
-    return min(max(int(given), 1), 10_000) if given.isdigit() else usual
+def _limit(query: Mapping[str, str], default: int) -> int:
+    text = query.get("limit", "")
+    return min(max(int(text), 1), 10_000) if text.isdigit() else default
 
 
 def _listed(page: Page) -> HTTPAnswer:
     data = [record.to_openai() for record in page.records]
     ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return json_answer({"object": "list", "data": data, **ids, "has_more": page.has_more})
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"The request's body is not JSON: {error}.", status=400) from error
-    if not isinstance(given, dict):
-        raise InvalidRequestError("The request's body is not a JSON object.", status=400)
-    return given

@@ -1,4 +1,5 @@
-"""The gateway's own hosts, as a host of a batch.
+"""The gateway's hosts together, as one host of a batch.
+
 A row is admitted, routed and recorded like a client's request.
 """
 
@@ -40,7 +41,7 @@ class GatewayHost:
         self._owner = owner
 
     async def ask(self, lease: Lease) -> HostAnswer:
-        """Return the answer to a request, which is served after all that are not in the background.
+        """Return the answer to a request; it waits for all requests that are not in the background.
 
         Raises:
             LMStudioError: It is not admitted, or not answered.
@@ -87,7 +88,7 @@ class GatewayHost:
         answer = await self._gateway.answer(request)
         async with aclosing(answer.chunks) as chunks:
             body = b"".join([chunk async for chunk in chunks])
-        if outcome.failure is not None:  # it came after the first bytes
+        if outcome.failure is not None:  # it occurred after the first bytes
             raise outcome.failure
         outcome.status = answer.status
         return HostAnswer(
@@ -99,8 +100,9 @@ class GatewayHost:
         )
 
     async def look_up(self) -> HostState:
-        """Return how many requests all hosts process of each model.
-        One slot of each host is left free for others.
+        """Return the number of parallel requests of each model over all hosts.
+
+        One slot of each host is left free for other requests.
         """
         capacity = await self._gateway.hub.capacity()
         parallel = dict(capacity.parallel)

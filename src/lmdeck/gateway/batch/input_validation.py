@@ -1,5 +1,6 @@
-"""Validate the input of a batch: rows for its ledger, or errors that refuse it as a whole.
-That is what OpenAI does.
+"""Validation of a batch's input.
+
+As in OpenAI's API, an invalid row refuses the whole batch.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def _row(record: Record, options: BatchOptions, seen: set[str]) -> InputRow:
     values = record.values
     custom_id = values.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
-        raise InvalidRowError("`custom_id` is missing, or not text.")
+        raise InvalidRowError("`custom_id` is missing, or is not a string.")
     if custom_id in seen:
-        raise InvalidRowError(f"The custom_id {custom_id!r} is that of another request.")
+        raise InvalidRowError(f"The custom_id {custom_id!r} is used by another request, too.")
     if values.get("method") != "POST":
         raise InvalidRowError("`method` is not 'POST'.")
     if "body" not in values:

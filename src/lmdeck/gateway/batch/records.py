@@ -53,7 +53,10 @@ class BatchError(Struct, frozen=True, kw_only=True):
 
 
 class Batch(Struct, frozen=True, kw_only=True):
-    """A batch of a key's holder; times are Unix time, `window` is in seconds."""
+    """A batch of a key's holder; times are Unix time.
+
+    `completion_window` is a duration such as `24h`; `output_seconds` is how long its output files are kept.
+    """
 
     id: str
     owner: str

@@ -30,7 +30,7 @@ __all__ = ["BatchRunner"]
 
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 3600.0
-AGAIN_SECONDS = 10.0  # after a failure that may pass, such as a full disk
+RETRY_SECONDS = 10.0  # after a failure that may pass, such as a full disk
 LONGEST_PAUSE = 300.0
 DAY = 86400.0
 _log = logging.getLogger("lmdeck.gateway")
@@ -82,14 +82,14 @@ class BatchRunner:
         while True:
             self._wake.clear()
             try:
-                if self.store.exists and self._leads():
+                if self.store.exists and self._is_leader():
                     await self._tick()
             except Exception:
-                _log.exception("the batches could not be looked at")
+                _log.exception("the open batches could not be read or advanced")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
 
-    def _leads(self) -> bool:
+    def _is_leader(self) -> bool:
         self._is_leading = self._is_leading or self._lock.try_alone()
         return self._is_leading
 
@@ -116,14 +116,14 @@ class BatchRunner:
         try:
             await run.work()
         except LMStudioError as error:
-            pause = AGAIN_SECONDS
+            pause = RETRY_SECONDS
             if isinstance(error, RateLimitError):
-                pause = min(error.retry_after or AGAIN_SECONDS, LONGEST_PAUSE)
+                pause = min(error.retry_after or RETRY_SECONDS, LONGEST_PAUSE)
             _log.warning("batch %s waits for %.0f s: %s", batch.id, pause, error.message)
             self._not_before[batch.id] = time.time() + pause
         except Exception:
             _log.exception("batch %s failed", batch.id)
-            self._not_before[batch.id] = time.time() + AGAIN_SECONDS
+            self._not_before[batch.id] = time.time() + RETRY_SECONDS
         finally:
             del self._running[batch.id]
             self.wake()
@@ -235,8 +235,8 @@ class _BatchRun:
         if totals.ended_by is None:
             self._enter("finalizing")
         counted = _counted(self.batch, totals)
-        answered = self._written(ledger, "output", is_answered=True)
-        failed = self._written(ledger, "error", is_answered=False)
+        answered = self._write_file(ledger, "output", is_answered=True)
+        failed = self._write_file(ledger, "error", is_answered=False)
         ending: dict[str | None, BatchStatus] = {"batch_cancelled": "cancelled", "batch_expired": "expired"}
         self._enter(
             ending.get(totals.ended_by, "completed"),
@@ -248,9 +248,9 @@ class _BatchRun:
             completion_tokens=counted.completion_tokens,
         )
 
-    def _written(self, ledger: Ledger, kind: str, *, is_answered: bool) -> str | None:
-        """Write the rows with or without an answer to a file; return its id, None if there are none."""
-        path = self._store.temporary()
+    def _write_file(self, ledger: Ledger, kind: str, *, is_answered: bool) -> str | None:
+        """Write the rows with, or those without, an answer to a file; return its id, or None without rows."""
+        path = self._store.temporary_path()
         rows: Iterator[StoredRow] = (row for row in ended_rows(ledger) if (row.answer is not None) == is_answered)
         try:
             with path.open("wb") as file:

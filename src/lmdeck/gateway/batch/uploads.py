@@ -47,7 +47,7 @@ class Upload:
         """Read bytes of the form.
 
         Raises:
-            InvalidRequestError: They are not a form, or one with too much in it.
+            InvalidRequestError: They are not a form, or one with too many or too long fields.
             OSError: The file cannot be written.
         """
         from python_multipart.exceptions import FormParserError
@@ -55,18 +55,20 @@ class Upload:
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise InvalidRequestError(f"The body is not a form: {error}.", status=400) from error
+            raise InvalidRequestError(f"The body is not a valid multipart form: {error}.", status=400) from error
 
     def finish(self) -> None:
         """Close the file.
 
         Raises:
-            InvalidRequestError: The form is cut, or has no file.
+            InvalidRequestError: The form ends early, or has no file.
         """
         if self._file is not None and not self._file.closed:
-            raise InvalidRequestError("The form ends within its file.", status=400)
+            raise InvalidRequestError("The form ends in the middle of its file.", status=400)
         if self.filename is None:
-            raise InvalidRequestError("The form has no part `file`.", status=400, param="file")
+            raise InvalidRequestError(
+                "The form has no part `file`.", status=400, param="file", hint="Send the file in a part with that name."
+            )
 
     def close(self) -> None:
         """Close the file, even if it is incomplete."""
@@ -99,7 +101,9 @@ class Upload:
             return
         self._value += data[start:end]
         if len(self._value) > FIELD_BYTES:
-            raise InvalidRequestError(f"The field {self._name!r} is too long.", status=400)
+            raise InvalidRequestError(
+                f"The form's field {self._name[:80]!r} is longer than {FIELD_BYTES} bytes.", status=400
+            )
 
     def _end_part(self) -> None:
         if self._name == "file" and self._file is not None:
@@ -118,5 +122,9 @@ def boundary_of(content_type: str) -> str:
     header["content-type"] = content_type
     boundary = header.get_boundary()
     if header.get_content_type() != "multipart/form-data" or not boundary or len(boundary) > 200:
-        raise InvalidRequestError("Send the file as multipart/form-data.", status=400)
+        raise InvalidRequestError(
+            "The request is not a multipart form with a boundary.",
+            status=400,
+            hint="Send the file as multipart/form-data.",
+        )
     return boundary

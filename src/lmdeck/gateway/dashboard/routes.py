@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import msgspec
 
 from lmdeck.gateway.dashboard.view import main_part, page
-from lmdeck.gateway.http import Access, Arrived, Endpoint, HTTPAnswer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest
 from lmdeck.gateway.request_history import RANGES, Bucket
 
-__all__ = ["Shown", "dashboard_routes"]
+__all__ = ["DashboardGateway", "dashboard_routes"]
 
 PERIOD = 1.0
 USAGE_DAYS = 30
@@ -36,7 +36,7 @@ _FILES = {"style.css": "text/css; charset=utf-8", "live.js": "text/javascript; c
 _COLUMNS = ("day", "key", "model", "requests", "failures", "prompt_tokens", "completion_tokens", "seconds")
 
 
-class Shown(Protocol):
+class DashboardGateway(Protocol):
     """What the dashboard needs of a gateway."""
 
     admission: Any
@@ -47,7 +47,7 @@ class Shown(Protocol):
         ...
 
 
-def dashboard_routes(gateway: Shown) -> Iterator[tuple[str, str, Endpoint, Access]]:
+def dashboard_routes(gateway: DashboardGateway) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the endpoints: method, path, endpoint and access."""
     yield "GET", "/dashboard", partial(_page, gateway), "operator"
     yield "GET", "/dashboard/events", partial(_events, gateway), "operator"
@@ -56,18 +56,18 @@ def dashboard_routes(gateway: Shown) -> Iterator[tuple[str, str, Endpoint, Acces
         yield "GET", f"/dashboard/{name}", partial(_file, name), "operator"
 
 
-async def _page(gateway: Shown, arrived: Arrived) -> HTTPAnswer:
-    name = _range_of(arrived)
+async def _page(gateway: DashboardGateway, incoming: IncomingRequest) -> HTTPAnswer:
+    name = _range_of(incoming)
     text = page(await _main(gateway, name, await _usage(gateway, ("key", "model"))), name)
     return HTTPAnswer(headers={**_HEADERS, "content-type": "text/html; charset=utf-8"}, body=text.encode())
 
 
-async def _events(gateway: Shown, arrived: Arrived) -> HTTPAnswer:
+async def _events(gateway: DashboardGateway, incoming: IncomingRequest) -> HTTPAnswer:
     headers = {**_HEADERS, "content-type": "text/event-stream", "x-accel-buffering": "no"}
-    return HTTPAnswer(headers=headers, body=_updates(gateway, _range_of(arrived)))
+    return HTTPAnswer(headers=headers, body=_updates(gateway, _range_of(incoming)))
 
 
-async def _updates(gateway: Shown, name: str) -> AsyncIterator[bytes]:
+async def _updates(gateway: DashboardGateway, name: str) -> AsyncIterator[bytes]:
     """Yield the changing part of the page as events, whenever it has changed."""
     loop = asyncio.get_running_loop()
     usage, usage_until, sent = None, 0.0, b""
@@ -75,17 +75,17 @@ async def _updates(gateway: Shown, name: str) -> AsyncIterator[bytes]:
         if loop.time() >= usage_until:
             usage, usage_until = await _usage(gateway, ("key", "model")), loop.time() + USAGE_PERIOD
         event = b"data: %b\n\n" % msgspec.json.encode(await _main(gateway, name, usage))
-        yield event if event != sent else b": nothing new\n\n"
+        yield event if event != sent else b": no change\n\n"
         sent = event
         await asyncio.sleep(PERIOD)
 
 
-async def _main(gateway: Shown, name: str, usage: list[Mapping[str, Any]] | None) -> str:
+async def _main(gateway: DashboardGateway, name: str, usage: list[Mapping[str, Any]] | None) -> str:
     status, series = await gateway.overview(name)
     return main_part(status, series, name, usage)
 
 
-async def _usage(gateway: Shown, by: tuple[str, ...]) -> list[Mapping[str, Any]] | None:
+async def _usage(gateway: DashboardGateway, by: tuple[str, ...]) -> list[Mapping[str, Any]] | None:
     """Return the usage of the last 30 days; None if it is not stored."""
     store = getattr(gateway.admission, "store", None)
     if store is None:
@@ -95,7 +95,7 @@ async def _usage(gateway: Shown, by: tuple[str, ...]) -> list[Mapping[str, Any]]
     return [{**msgspec.structs.asdict(row), **row.group} for row in rows]
 
 
-async def _usage_csv(gateway: Shown, _: Arrived) -> HTTPAnswer:
+async def _usage_csv(gateway: DashboardGateway, _: IncomingRequest) -> HTTPAnswer:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
@@ -114,7 +114,7 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-async def _file(name: str, _: Arrived) -> HTTPAnswer:
+async def _file(name: str, _: IncomingRequest) -> HTTPAnswer:
     return HTTPAnswer(headers={**_HEADERS, "content-type": _FILES[name]}, body=_content(name))
 
 
@@ -123,6 +123,6 @@ def _content(name: str) -> bytes:
     return (files("lmdeck.gateway.dashboard") / name).read_bytes()
 
 
-def _range_of(arrived: Arrived) -> str:
-    name = arrived.query.get("range", "hour")
+def _range_of(incoming: IncomingRequest) -> str:
+    name = incoming.query.get("range", "hour")
     return name if name in RANGES else "hour"

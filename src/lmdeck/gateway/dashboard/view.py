@@ -1,5 +1,5 @@
 """The dashboard's HTML, from the gateway's status.
-Everything that comes from outside is escaped.
+All values are escaped.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def main_part(status: Row, series: Sequence[Bucket], range_name: str, usage: Seq
             _section("Models", _models(status)),
             _section("Open requests", _live(status["live"])),
             _section("Activity", _ranges(range_name) + _charts(series, range_name)),
-            _section("Problems of answers", _problems(status)),
-            _section("Last failures", _errors(status["errors"])),
-            _section("Usage of 30 days", _usage(usage)),
+            _section("Answer problems", _problems(status)),
+            _section("Recent failures", _errors(status["errors"])),
+            _section("Usage in the last 30 days", _usage(usage)),
         )
     )
 
@@ -84,7 +84,7 @@ def _hosts(hosts: Iterable[Row]) -> str:
             escape(host["error"] or ""),
             _button(
                 f"drain-{host['name']}",
-                "Use again" if host["draining"] else "Drain",
+                "Resume" if host["draining"] else "Drain",
                 f"/gateway/hosts/{host['name']}/drain",
                 '{"drain": %s}' % ("false" if host["draining"] else "true"),
             ),
@@ -125,11 +125,13 @@ def _models(status: Row) -> str:
             str(queue["waiting"]),
             _seconds(queue["oldest_wait"]),
             _seconds(queue["service_seconds"]),
-            escape(", ".join(f"{one['key'] or 'anybody'} {_seconds(one['waited'])}" for one in queue["requests"][:3])),
+            escape(
+                ", ".join(f"{one['key'] or 'anonymous'} {_seconds(one['waited'])}" for one in queue["requests"][:3])
+            ),
         )
         for model, queue in status["queues"].items()
     )
-    return _table(("model", "running", "waiting", "longest wait", "an answer takes", "first in the queue"), rows)
+    return _table(("model", "running", "waiting", "longest wait", "average answer", "first in the queue"), rows)
 
 
 def _live(live: Iterable[Row]) -> str:
@@ -145,7 +147,7 @@ def _live(live: Iterable[Row]) -> str:
         )
         for one in live
     )
-    return _table(("model", "key", "host", "phase", "since", "chunks", ""), rows)
+    return _table(("model", "key", "host", "phase", "duration", "chunks", ""), rows)
 
 
 def _ranges(chosen: str) -> str:
@@ -166,9 +168,9 @@ def _charts(series: Sequence[Bucket], range_name: str) -> str:
 
 
 def _problems(status: Row) -> str:
-    """Return what answers were repaired from, and how they broke, since the start."""
+    """Return the repairs of answers and the answers that broke off, counted since the start."""
     rows = [(escape(one["code"]), escape(one["dialect"]), f"{one['count']:,}") for one in status["problems"]]
-    rows += [(f"broken: {escape(error)}", "", f"{count:,}") for error, count in status["broken"].items()]
+    rows += [(f"broken off: {escape(error)}", "", f"{count:,}") for error, count in status["broken"].items()]
     return _table(("problem", "dialect", "answers"), rows)
 
 
@@ -184,14 +186,14 @@ def _errors(errors: Iterable[Row]) -> str:
         )
         for one in list(errors)[:20]
     )
-    return _table(("time", "error", "model", "host", "key", "what to do"), rows)
+    return _table(("time", "error", "model", "host", "key", "message"), rows)
 
 
 def _usage(usage: Sequence[Row] | None) -> str:
     if usage is None:
-        return "<p>Usage is stored where keys are required or [store] is configured.</p>"
+        return "<p>Usage is not stored. Require keys, or set `url` in [store], to store it.</p>"
     rows = (
-        (escape(row["key"] or "anybody"), escape(row["model"]), *(f"{row[name]:,}" for name in USAGE_FIGURES))
+        (escape(row["key"] or "anonymous"), escape(row["model"]), *(f"{row[name]:,}" for name in USAGE_FIGURES))
         for row in usage
     )
     table = _table(("key", "model", *USAGE_FIGURES.values()), rows)

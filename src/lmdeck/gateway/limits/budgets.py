@@ -23,7 +23,8 @@ PARALLEL = "parallel"
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
-    """The answer to a request that wants to start.
+    """The result of `Budgets.reserve`.
+
     `refused` is the name of the limit that refuses it, or `""`.
     """
 

@@ -1,4 +1,4 @@
-"""What a key may still use: its requests, tokens and running requests, checked together."""
+"""The limits of keys on requests, tokens and running requests, checked together."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Limiter:
             ConfigurationError: The address is wrong, or the package redis is missing.
         """
         if url == MEMORY:
-            return cls(MemoryBudgets(), MemoryRates(), _nothing)
+            return cls(MemoryBudgets(), MemoryRates(), _no_connection)
         redis = connect(url)
         return cls(RedisBudgets(url, redis), RedisRates(url, redis), redis.aclose)
 
@@ -116,8 +116,8 @@ def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> AdmissionRef
         retry_after=float(seconds),
         hint=f"Wait {seconds} s, or ask the gateway's operator for a higher limit.",
     )
-    is_worth_a_wait = "true" if seconds <= LONGEST_RETRY_SECONDS else "false"
-    return AdmissionRefused(error, {**rate_limit_headers(balances), "x-should-retry": is_worth_a_wait})
+    should_retry = "true" if seconds <= LONGEST_RETRY_SECONDS else "false"
+    return AdmissionRefused(error, {**rate_limit_headers(balances), "x-should-retry": should_retry})
 
 
 def rate_limit_headers(balances: tuple[Balance, ...]) -> dict[str, str]:
@@ -135,5 +135,5 @@ def rate_limit_headers(balances: tuple[Balance, ...]) -> dict[str, str]:
     return headers
 
 
-async def _nothing() -> None:
-    """There is no connection."""
+async def _no_connection() -> None:
+    """Do nothing: limits in memory have no connection."""

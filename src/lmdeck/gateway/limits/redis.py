@@ -1,7 +1,7 @@
 """Budgets in Redis (or Valkey), shared by all workers and machines.
 
-Each decision is one script, which Redis runs alone and by its own clock. A reservation has a lease that its worker renews, so
-those of a killed worker end.
+Each decision is one script, which Redis runs atomically and by its own clock. A reservation has a lease that its worker
+renews, so the reservations of a killed worker expire.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def connect(url: str) -> Redis:
         )
     except ValueError as error:
         raise ConfigurationError(
-            f"{redact_url(url)!r} is not the address of a Redis server.",
+            f"`[limits] url` is {redact_url(url)!r}, which is not the address of a Redis server.",
             hint="Write redis://host:6379/0, or memory: for one worker.",
         ) from error
 
@@ -117,7 +117,7 @@ def _unreachable(url: str, reason: object) -> ServerError:
         status=503,
         code="limits_unavailable",
         retry_after=1.0,
-        hint="Try again; the gateway's operator should look at its Redis server.",
+        hint="Send the request again. If it fails repeatedly, the operator must check the Redis server at `[limits] url`.",
     )
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 __all__ = ["WINDOWS", "Balance", "Window", "balance"]
 
 RUNNING_SECONDS = 1.0
-"""The time to wait if only running requests hold the budget: nobody knows when they end."""
+"""The time to wait if only running requests hold the budget: the time of their end is unknown."""
 
 
 class Window(Struct, frozen=True):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway.store.errors import StoreError
 from lmdeck.gateway.store.records import (
@@ -46,7 +47,7 @@ SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
 def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS, pause: float = 0.0) -> GatewayStore:
-    """Open a store, and create it if it is not there.
+    """Open a store; create it if it does not exist.
 
     `url` is `sqlite:///gateway.db` (relative to the working directory), `sqlite:////var/lib/lmdeck/gateway.db`, the path of a
     file, or `postgresql://user@host/database`. Rows of single requests are removed after `keep_days`, totals stay.
@@ -73,7 +74,7 @@ def sqlite_path(url: str) -> str:
     path = url.removeprefix(SQLITE)
     if "://" in path or not path.strip() or ":memory:" in path or "\0" in path:
         raise ConfigurationError(
-            f"{path.partition('://')[0]!r} is not a kind of store.",
+            f"The store's address {redact_url(url)!r} is not valid.",
             hint="Write sqlite:///gateway.db, a path, or postgresql://user@host/database.",
         )
     return path

@@ -1,4 +1,4 @@
-"""What the store needs of a database: connections, and exclusive write transactions."""
+"""The interface of the store's databases: connections, and exclusive write transactions."""
 
 from __future__ import annotations
 

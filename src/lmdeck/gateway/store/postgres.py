@@ -59,7 +59,7 @@ class Postgres:
             )
         except psycopg.ProgrammingError as error:
             raise ConfigurationError(
-                f"The store's address {self.label} cannot be read.", hint="Write postgresql://user@host:5432/database."
+                f"The store's address {self.label!r} is not valid.", hint="Write postgresql://user@host:5432/database."
             ) from error
         except psycopg.OperationalError as error:
             raise self._refused(error) from error

@@ -113,7 +113,7 @@ class GatewayStore:
             self._reader.close()
             raise ConfigurationError(
                 f"The store {self.label} cannot be used: {describe(str(error)).rstrip('.')}.",
-                hint="Check that its file is whole and may be written, or that its user may create tables in PostgreSQL.",
+                hint="Check that its file is intact and writable, or that its user may create tables in PostgreSQL.",
             ) from error
         except BaseException:
             self._reader.close()
@@ -253,7 +253,7 @@ class GatewayStore:
         found = [FailureGroup(kind=kind, count=len(each), last=each[0]) for kind, each in groups.items()]
         return sorted(found, key=lambda group: (-group.count, group.kind))
 
-    # --- life ---
+    # --- end ---
 
     def close(self) -> None:
         """Write what is queued, for at most ten seconds, and close the store.
@@ -325,7 +325,7 @@ def _add_key(connection: Connection, key: Key) -> None:
     if taken and taken[0][0] != key.digest:
         raise ConfigurationError(
             f"A key named {key.name!r} already exists.",
-            hint=f"Choose another name, or revoke it: keys revoke {key.name}",
+            hint=f"Choose another name, or revoke the key: `lmdeck gateway keys revoke {key.name}`.",
         )
     limits = key.limits
     values = (
@@ -469,9 +469,7 @@ def _checked_columns(by: Sequence[UsageColumn]) -> list[UsageColumn]:
 
 
 def _text(value: str, limit: int = TEXT_CHARS) -> str:
-    """Return a client's or server's text in a form that both databases accept.
-    It is printable, and its length is bounded.
-    """
+    """Return a text in a form that both databases accept: printable, and of bounded length."""
     return describe(value, limit)
 
 

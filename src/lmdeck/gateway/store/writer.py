@@ -2,7 +2,7 @@
 
 A write is a function of a connection, or of a connection and a list of records that were queued one after the other. Its
 future is done when the write is committed, and fails with the write's own error. After an interruption (a locked file, a lost
-connection, a full disk) the writer connects again and repeats the transaction: repeating a write must be harmless.
+connection, a full disk) the writer connects again and repeats the transaction: so a write must be safe to repeat.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ class WriterThread:
             if self._is_closed:
                 self._fail(job.future, StoreError(f"The store {self._database.label} is closed."))
             elif self._jobs.qsize() >= MOST_WAITING:
-                self._fail(job.future, StoreError(f"{MOST_WAITING} writes wait for the store {self._database.label}."))
+                self._fail(
+                    job.future,
+                    StoreError(f"{MOST_WAITING} writes are already waiting for the store {self._database.label}."),
+                )
             else:
                 self._jobs.put(job)
                 if self._thread is None:
@@ -106,7 +109,7 @@ class WriterThread:
             self._thread.join()
 
     def abandon(self) -> None:
-        """Start anew in a forked process: thread, connection and queue belong to the parent."""
+        """Reset the state in a forked process: thread, connection and queue belong to the parent."""
         if self._connection is not None:
             self._connection.abandon()
         self.__init__(self._database, self._pause)  # type: ignore[misc]  # every part of the state is the parent's
@@ -172,7 +175,7 @@ class WriterThread:
                     return _run(jobs, connection)
             except self._database.interruptions as error:
                 self._disconnect()
-                self._check_patience(error, len(jobs))
+                self._raise_if_closing(error, len(jobs))
                 if pause == FIRST_PAUSE:
                     reason = describe(str(error))
                     _log.warning("The store %s could not be written: %s. Trying again.", self._database.label, reason)
@@ -185,11 +188,11 @@ class WriterThread:
             try:
                 self._connection = self._database.connect()
                 migrate(self._connection, self._database.label)
-            except ConfigurationError as error:  # it was right when the store was opened, and may be again
+            except ConfigurationError as error:  # it was valid when the store was opened, and may become so again
                 raise StoreError(error.message, hint=error.hint) from error
         return self._connection
 
-    def _check_patience(self, error: Exception, count: int) -> None:
+    def _raise_if_closing(self, error: Exception, count: int) -> None:
         if time.monotonic() >= self._give_up_at:
             _log.error("%d writes to the store %s are lost.", count + self._jobs.qsize(), self._database.label)
             raise StoreError(f"The store {self._database.label} could not be written: {describe(str(error))}.")

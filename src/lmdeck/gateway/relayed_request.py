@@ -11,45 +11,46 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from lmdeck._requests.token_estimates import TokenEstimator
-from lmdeck.errors import LMStudioError, ServerError
+from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, RequestOutcome
 from lmdeck.gateway.answer_sender import AnswerSender
-from lmdeck.gateway.http import Arrived, error_response, internal_error
+from lmdeck.gateway.errors import internal_error, shutting_down
+from lmdeck.gateway.http import IncomingRequest, error_response
 from lmdeck.gateway.request_handlers import AnyGateway, GatewayAnswer, GatewayRequest, HostChunks
 from lmdeck.relay import route_of
 
-__all__ = ["Work", "Working"]
+__all__ = ["RelayGateway", "RelayedRequest"]
 
 LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class Working(AnyGateway, Protocol):
-    """What a request needs of its gateway."""
+class RelayGateway(AnyGateway, Protocol):
+    """The gateway, as seen by a relayed request."""
 
     estimator: TokenEstimator
     is_draining: bool
 
 
-class Work:
+class RelayedRequest:
     """One relayed request."""
 
-    def __init__(self, gateway: Working, arrived: Arrived, delivery: AnswerSender) -> None:
+    def __init__(self, gateway: RelayGateway, incoming: IncomingRequest, delivery: AnswerSender) -> None:
         self.gateway = gateway
-        self.arrived = arrived
+        self.incoming = incoming
         self.delivery = delivery
-        self.route = route_of(arrived.method, arrived.url)
-        self.lease: AdmittedRequest | None = None
+        self.route = route_of(incoming.method, incoming.url)
+        self.admitted: AdmittedRequest | None = None
         self._body = b""
         self._started = gateway.clock()
         self._request: GatewayRequest | None = None
-        self._sent: GatewayAnswer | None = None
+        self._response: GatewayAnswer | None = None
         self._is_settled = False
         self.outcome = RequestOutcome(
             request_id=f"req_{random.getrandbits(64):016x}",
             started_at=time.time(),
             endpoint=self.route.kind,
-            method=arrived.method,
+            method=incoming.method,
             path=self.route.path.partition("?")[0],
         )
 
@@ -76,16 +77,16 @@ class Work:
             return "answering"
         if self.outcome.attempts:
             return "prompt"
-        return "arriving" if self.lease is None else "queued"
+        return "arriving" if self.admitted is None else "queued"
 
     async def read(self) -> bool:
         """Authenticate the client and read the body; after a refusal, send it and return False."""
         try:
             if self.gateway.is_draining:
-                raise ServerError("The gateway is shutting down.", status=503, code="shutting_down", retry_after=1.0)
-            self.arrived.principal = await self.gateway.admission.authenticate(self.arrived.headers)
-            self.outcome.key = self.arrived.principal.name
-            self._body = await self.arrived.body()
+                raise shutting_down()
+            self.incoming.principal = await self.gateway.admission.authenticate(self.incoming.headers)
+            self.outcome.key = self.incoming.principal.name
+            self._body = await self.incoming.body()
         except AdmissionRefused as refused:
             await self._fail(refused.error, refused.headers)
             return False
@@ -121,22 +122,22 @@ class Work:
             return
         self._is_settled = True
         self.outcome.seconds = self.gateway.clock() - self._started
-        if self.lease is not None:
-            await self.lease.settle(self.outcome)
+        if self.admitted is not None:
+            await self.admitted.settle(self.outcome)
 
     async def _answer(self) -> None:
-        request = self._request = await self._checked()
+        request = self._request = await self._converted()
         outcome, gateway = self.outcome, self.gateway
         ask = AdmissionRequest(
             request_id=outcome.request_id, endpoint=request.kind, model=request.model, tokens=request.tokens
         )
-        self.lease = await gateway.admission.admit(request.principal, ask)
+        self.admitted = await gateway.admission.admit(request.principal, ask)
         if request.streams:
-            self.delivery.beat_every(gateway.config.queue.heartbeat, self._own_headers())
-        answer = self._sent = await gateway.answer(request)
-        self._body = b""  # what is no longer needed while the answer is streamed, perhaps for minutes
+            self.delivery.start_heartbeats(gateway.config.queue.heartbeat, self._own_headers())
+        answer = self._response = await gateway.answer(request)
+        self._body = b""  # not needed while the answer is streamed, which may take minutes
         request.forget_input()
-        self.arrived.forget_headers()
+        self.incoming.forget_headers()
         outcome.first_token_seconds = gateway.clock() - self._started
         outcome.status = answer.status
         headers, answer.headers = {**answer.headers, **self._own_headers()}, {}
@@ -157,16 +158,16 @@ class Work:
         if request.relay is not None and request.prompt_tokens >= LEAST_SAMPLE and not outcome.error:
             gateway.estimator.learn_from(outcome.model, request.prompt_tokens, outcome.prompt_tokens)
 
-    async def _checked(self) -> GatewayRequest:
-        arrived = self.arrived
+    async def _converted(self) -> GatewayRequest:
+        incoming = self.incoming
         request = await self.gateway.request_of(
-            self.outcome, arrived.principal, self.route, self._body, arrived.method, arrived.headers
+            self.outcome, incoming.principal, self.route, self._body, incoming.method, incoming.headers
         )
         request.settle = self.settle
         return request
 
     def _own_headers(self) -> dict[str, str]:
-        limits = {} if self.lease is None else self.lease.headers
+        limits = {} if self.admitted is None else self.admitted.headers
         return {"x-request-id": self.outcome.request_id, **limits}
 
     async def _fail(self, error: LMStudioError, headers: Mapping[str, str] | None = None) -> None:
@@ -181,7 +182,7 @@ class Work:
             if event := self._error_event(error):
                 await self.settle()
                 await delivery.end(event)
-            else:  # a format without error events: a cut connection is the only sign
+            else:  # without an error event, only an aborted connection reports the failure
                 delivery.abort()
             return
         answer = error_response(self.route.kind, error, {**(headers or {}), **self._own_headers()})
@@ -192,7 +193,7 @@ class Work:
 
     def _error_event(self, error: LMStudioError) -> bytes:
         """Return the event that ends a stream that has begun, if only with heartbeats."""
-        if self._sent is not None:
-            return self._sent.error_event(error)
+        if self._response is not None:
+            return self._response.error_event(error)
         relay = None if self._request is None else self._request.relay
         return b"" if relay is None else relay.reader(200, {}).error_event(error)
