@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from lmdeck._client.conversation import AsyncConversation, Conversation
     from lmdeck._client.endpoints import AsyncMessages, AsyncResponses, Messages, Responses
     from lmdeck._client.models import AsyncModels, Models
+    from lmdeck.batch.arguments import BatchArguments
     from lmdeck.batch.job import AsyncBatchJob, BatchJob
-    from lmdeck.batch.making import BatchArguments
     from lmdeck.cache import Cache
     from lmdeck.decisions import Decisions, QuestionLike
     from lmdeck.images import ImageSource
@@ -225,7 +225,7 @@ class LMStudio(ClientBase):
         Raises:
             ConfigurationError: An argument is wrong.
         """
-        from lmdeck.batch.making import make_job  # imported late: few programs run batches
+        from lmdeck.batch.arguments import make_job  # imported late: few programs run batches
 
         return make_job(self._session, source, out, arguments)
 
@@ -462,7 +462,7 @@ class AsyncLMStudio(ClientBase):
         **arguments: Unpack[BatchArguments],
     ) -> AsyncBatchJob:
         """Async version of `LMStudio.batch`."""
-        from lmdeck.batch.making import make_async_job  # imported late: few programs run batches
+        from lmdeck.batch.arguments import make_async_job  # imported late: few programs run batches
 
         return make_async_job(self._session, source, out, arguments)
 

@@ -1,4 +1,4 @@
-"""Which processes are alive: by their number, and by a lock that ends with its process."""
+"""Detection of live processes: by their number, and by a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 
 class AliveLock:
-    """A lock on a file, held alone or shared.
-    On Windows it does nothing: there, no process is known to be alone.
+    """A lock on a file, held exclusively or shared.
+
+    On Windows it does nothing: no process gets it exclusively.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,14 +25,14 @@ class AliveLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         return self._descriptor
 
     if sys.platform == "win32":
 
-        def try_alone(self) -> bool:
+        def try_exclusive(self) -> bool:
             """Return False: there is no such lock here."""
             return False
 
@@ -40,21 +41,21 @@ class AliveLock:
 
     else:
 
-        def try_alone(self) -> bool:
-            """Lock the file if no other holder has, and return whether that was possible."""
+        def try_exclusive(self) -> bool:
+            """Lock the file exclusively if nobody holds it; return whether that was possible."""
             import fcntl
 
             try:
-                fcntl.flock(self._opened(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
             return True
 
         def share(self) -> None:
-            """Share the lock; wait for a holder that has it alone."""
+            """Share the lock; wait while another process holds it exclusively."""
             import fcntl
 
-            fcntl.flock(self._opened(), fcntl.LOCK_SH)
+            fcntl.flock(self._open(), fcntl.LOCK_SH)
 
 
 @cache
@@ -81,6 +82,6 @@ def is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

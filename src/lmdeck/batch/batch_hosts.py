@@ -25,10 +25,7 @@ from lmdeck.errors import EndpointNotFoundError, MalformedStreamError
 from lmdeck.relay import RelayReader, Route, begin
 
 FOREIGN_LIMIT = 16
-"""Simultaneous requests to a server that does not report how many it processes.
-
-Other servers have their own queue.
-"""
+"""Simultaneous requests to a server that does not report its parallel limit; it has its own queue."""
 
 
 class HostAnswer(Struct, frozen=True, kw_only=True):
@@ -52,7 +49,7 @@ class HostState(Struct, frozen=True, kw_only=True):
 
 
 class BatchHost(Protocol):
-    """Something that answers requests."""
+    """A server, or several as one, that answers the requests of a batch."""
 
     @property
     def name(self) -> str:
@@ -170,5 +167,5 @@ def tokens_of(body: bytes) -> dict[str, int]:
     }
 
 
-def _count(given: Sequence[Any]) -> int:
-    return next((value for value in given if isinstance(value, int) and value > 0), 0)
+def _count(values: Sequence[Any]) -> int:
+    return next((value for value in values if isinstance(value, int) and value > 0), 0)

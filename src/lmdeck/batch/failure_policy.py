@@ -1,4 +1,4 @@
-"""What a failed request means for its batch: retry later, fail the row, wait, or stop."""
+"""The consequence of a failed request for its batch: retry later, fail the row, wait, or stop."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def delay_after(attempts: int, first: float) -> float:
 
 def row_error(error: Exception) -> RowError:
     """Return an error as a row stores it; its code is the server's, or the class name."""
-    given = error.code if isinstance(error, APIError) else None
+    server_code = error.code if isinstance(error, APIError) else None
     name = type(error).__name__.removesuffix("Error")
-    code = given if isinstance(given, str) and given else _WORD.sub("_", name).lower()
+    code = server_code if isinstance(server_code, str) and server_code else _WORD.sub("_", name).lower()
     message = str(error) if isinstance(error, LMStudioError) else f"{type(error).__name__}: {error}"
     return RowError(code=code, message=message)

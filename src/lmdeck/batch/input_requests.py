@@ -1,4 +1,4 @@
-"""Records of an input file → requests: endpoint, body, and the hash of equal requests.
+"""Conversion of input records to requests: endpoint, body, and a hash that equal requests share.
 
 A record is a line of OpenAI's Batch API (`custom_id`, `method`, `url`, `body`), or has a `prompt`, `input` or `messages`.
 """
@@ -27,14 +27,14 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class InvalidRowError(ValueError):
-    """A row of the input is not a valid request; the message says why."""
+    """A row of the input is not a valid request; the message names the reason."""
 
 
 class BatchOptions(Struct, frozen=True, kw_only=True):
     """How records become requests.
 
-    `endpoint` and `model` apply to records that name none. `template` makes the prompt from a record's columns:
-    `"Summarise: {text}"`. `system` is a system message. `options` such as `temperature` or `max_tokens` are added to
+    `endpoint` and `model` apply to records that name none. `template` is the prompt, with a record's columns
+    in braces: `"Summarise: {text}"`. `system` is a system message. `options` such as `temperature` or `max_tokens` are added to
     each body that lacks them. `schema` is the JSON Schema that answers must match. `dedupe=False` sends each of several
     equal requests.
     """
@@ -59,7 +59,7 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(f"{error}", hint=f"Use an endpoint such as {CHAT}.") from None
         if self.schema is not None and kind not in {"chat", "responses"}:
             raise ConfigurationError(
-                f"{path} has no structured output.", hint=f"Use {CHAT} or /v1/responses, or omit the schema."
+                f"{path} does not support structured output.", hint=f"Use {CHAT} or /v1/responses, or omit the schema."
             )
         return msgspec.structs.replace(self, endpoint=path)
 
@@ -94,10 +94,10 @@ def request_of(record: Mapping[str, Any], options: BatchOptions) -> BatchRequest
     body.pop("stream_options", None)
     model = body.get("model") or record.get("model") or options.model
     if model is not None and not isinstance(model, str):
-        raise InvalidRowError("`model` is not text.")
+        raise InvalidRowError("`model` is not a string.")
     if model:
         body["model"] = model
-    shares = options.dedupe and not _samples(body)
+    shares = options.dedupe and not _is_sampled(body)
     encoded, normalized = _encoded(body)
     return BatchRequest(
         endpoint=path,
@@ -137,7 +137,7 @@ def _from_line(record: Mapping[str, Any], options: BatchOptions) -> tuple[str, K
     if not isinstance(method, str) or method.upper() != "POST":
         raise InvalidRowError(f"`method` is {method!r}, not 'POST'.")
     if not isinstance(url, str):
-        raise InvalidRowError("`url` is not text.")
+        raise InvalidRowError("`url` is not a string.")
     if not isinstance(body, dict):
         raise InvalidRowError("`body` is not a JSON object.")
     return *endpoint_of(url), body
@@ -145,20 +145,20 @@ def _from_line(record: Mapping[str, Any], options: BatchOptions) -> tuple[str, K
 
 def _from_columns(record: Mapping[str, Any], kind: Kind, options: BatchOptions) -> dict[str, Any]:
     if options.template is not None:
-        return _asked(kind, filled(options.template, record), options.system)
+        return _prompt_body(kind, fill_template(options.template, record), options.system)
     messages = record.get("messages")
     if messages is not None and kind not in {"completions", "embeddings"}:
         return _with_messages(kind, _as_messages(messages), options.system)
     prompt = record.get("prompt")
     prompt = record.get("input") if prompt is None else prompt
     if prompt is None:
-        raise InvalidRowError("There is no `body`, `messages`, `prompt` or `input`.")
+        raise InvalidRowError("The row has no `body`, `messages`, `prompt` or `input`.")
     if not isinstance(prompt, str) and not (kind == "embeddings" and isinstance(prompt, list)):
-        raise InvalidRowError("`prompt` is not text.")
-    return _asked(kind, prompt, options.system)
+        raise InvalidRowError("`prompt` is not a string.")
+    return _prompt_body(kind, prompt, options.system)
 
 
-def _asked(kind: Kind, prompt: str | list[Any], system: str | None) -> dict[str, Any]:
+def _prompt_body(kind: Kind, prompt: str | list[Any], system: str | None) -> dict[str, Any]:
     """Return a body that contains a prompt."""
     if kind == "completions":
         return {"prompt": prompt}
@@ -177,21 +177,22 @@ def _with_messages(kind: Kind, messages: list[Any], system: str | None) -> dict[
     return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
 
 
-def _as_messages(given: Any) -> list[Any]:
-    """Return messages from a list of objects or its JSON text, as in a CSV file.
-    None in them is a missing value.
+def _as_messages(value: Any) -> list[Any]:
+    """Return messages from a list of objects, or from its JSON text, as in a CSV file.
+
+    Values of None count as missing.
     """
-    if isinstance(given, str):
+    if isinstance(value, str):
         try:
-            given = msgspec.json.decode(given)
+            value = msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError):
             raise InvalidRowError("`messages` is not JSON.") from None
-    if not isinstance(given, list) or not given or not all(isinstance(message, Mapping) for message in given):
-        raise InvalidRowError("`messages` is not a list of messages.")
-    return [{name: value for name, value in message.items() if value is not None} for message in given]
+    if not isinstance(value, list) or not value or not all(isinstance(message, Mapping) for message in value):
+        raise InvalidRowError("`messages` is not a list of message objects.")
+    return [{name: value for name, value in message.items() if value is not None} for message in value]
 
 
-def filled(template: str, record: Mapping[str, Any]) -> str:
+def fill_template(template: str, record: Mapping[str, Any]) -> str:
     """Return a template with its `{column}` fields replaced; `{{` and `}}` are literal braces.
 
     Raises:
@@ -203,7 +204,7 @@ def filled(template: str, record: Mapping[str, Any]) -> str:
         if name is None:
             return found[0][0]
         if record.get(name) is None:
-            raise InvalidRowError(f"There is no {name!r}, which the template names.")
+            raise InvalidRowError(f"The row has no column {name!r}, which the template uses.")
         return _as_text(name, record[name])
 
     return _FIELD.sub(value, template)
@@ -218,7 +219,7 @@ def _as_text(name: str, value: Any) -> str:
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise InvalidRowError(f"{name!r} is not text.") from None
+            raise InvalidRowError(f"The column {name!r} is not UTF-8 text.") from None
     if isinstance(value, dict | list | bool | int | float):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)
@@ -228,7 +229,7 @@ def _encoded(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Return a body as JSON, and as JSON with sorted keys.
 
     Raises:
-        InvalidRowError: A value in it has no form in JSON.
+        InvalidRowError: A value in it cannot be written as JSON.
     """
     try:
         return msgspec.json.encode(body), _encode_sorted(body)
@@ -237,22 +238,22 @@ def _encoded(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 
 def _defaults(kind: Kind, options: BatchOptions) -> dict[str, Any]:
-    """Return the fields of a body unless its record sets them."""
+    """Return the default fields of a body, which its record may override."""
     limit = _LIMITS.get(kind, "max_tokens")
-    made = {limit if name == "max_tokens" else name: value for name, value in options.options.items()}
+    fields = {limit if name == "max_tokens" else name: value for name, value in options.options.items()}
     if kind == "messages":
-        made.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+        fields.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if options.schema is not None:
         named = {"name": "answer", "strict": True, "schema": dict(options.schema)}
-        made |= (
+        fields |= (
             {"response_format": {"type": "json_schema", "json_schema": named}}
             if kind == "chat"
             else {"text": {"format": {"type": "json_schema", **named}}}
         )
-    return made
+    return fields
 
 
-def _samples(body: Mapping[str, Any]) -> bool:
-    """Whether answers to the same body are meant to vary: it has a temperature but no seed."""
+def _is_sampled(body: Mapping[str, Any]) -> bool:
+    """Whether answers to the same body are meant to vary: it has a temperature, but no seed."""
     temperature = body.get("temperature")
     return isinstance(temperature, int | float) and temperature > 0 and body.get("seed") is None

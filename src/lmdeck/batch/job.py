@@ -1,4 +1,4 @@
-"""`lm.batch(…)`: a batch as an object, which reads the input, works, and writes the output."""
+"""`lm.batch(…)`: a batch as an object that reads the input, sends the requests, and writes the output."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class _Job:
             await asyncio.to_thread(self._read, ledger, on_progress, retry_failed=retry_failed)
             hosts = self._make_hosts()
             worker = Worker(ledger, hosts, self._limits, schema=self._schema, on_progress=on_progress)
-            with _signals_stop(worker, interrupted if catches_signals else None):
+            with _stop_on_signals(worker, interrupted if catches_signals else None):
                 await worker.run()
             if interrupted:
                 raise KeyboardInterrupt
@@ -124,13 +124,13 @@ class _Job:
         """Read the input into the ledger, from where an earlier run stopped.
 
         Raises:
-            ConfigurationError: The ledger was made from another input, or with other options.
+            ConfigurationError: The ledger belongs to another input, or to other options.
         """
         identity = msgspec.json.encode(self._options, order="sorted").decode()
         known = ledger.get("options")
         if known is not None and known != identity:
             raise ConfigurationError(
-                f"{self.ledger} was made with other options.",
+                f"The ledger {self.ledger} belongs to a batch with other options.",
                 hint="Use the options of the first run, or choose another --out or --ledger for a new batch.",
             )
         is_read = bool(ledger.get("is_read"))
@@ -138,7 +138,7 @@ class _Job:
             digest = digest_of(self.source)
             if ledger.get("input") not in (None, digest):
                 raise ConfigurationError(
-                    f"{self.ledger} was made from another input than {self.source} is now.",
+                    f"The ledger {self.ledger} belongs to another input: {self.source} has changed, or is another file.",
                     hint="Restore the input, or choose another --out or --ledger for a new batch.",
                 )
             ledger.set(options=identity, input=digest, source=str(self.source), out=str(self.out), ended_by=None)
@@ -146,12 +146,12 @@ class _Job:
             self._add_rows(ledger, on_progress)
             ledger.set(is_read=1)
         if retry_failed:
-            ledger.ask_failed_again()
+            ledger.reopen_failed()
 
     def _add_rows(self, ledger: Ledger, on_progress: OnProgress | None) -> None:
         records = enumerate(read_records(self.source))
         start = int(ledger.get("imported") or 0)
-        next(islice(records, start, start), None)  # they are in the ledger
+        next(islice(records, start, start), None)  # skip those that are in the ledger
         shown = time.monotonic()
         while rows := [input_row(number, record, self._options) for number, record in islice(records, READ_ROWS)]:
             ledger.add_rows(start, rows)
@@ -181,11 +181,11 @@ class BatchJob(_Job):
         sent again.
 
         Raises:
-            ConfigurationError: The input cannot be read, or is not that of the ledger.
+            ConfigurationError: The input cannot be read, or is not the one of the ledger.
             FileWriteError: The disk is full.
             ServerUnreachableError: No host answers.
             AuthenticationError: A host refuses the token.
-            RateLimitError: A budget is used.
+            RateLimitError: A budget is used up.
         """
 
         def run() -> BatchSummary:
@@ -230,7 +230,9 @@ def open_ledger(path: Path) -> _OpenLedger:
         ConfigurationError: There is none.
     """
     if not path.exists():
-        raise ConfigurationError(f"There is no ledger {path}.", hint="Name the output or the ledger of `batch run`.")
+        raise ConfigurationError(
+            f"There is no ledger {path}.", hint="Pass the output or the ledger of an earlier `lmdeck batch run`."
+        )
     return _OpenLedger(path)
 
 
@@ -308,9 +310,9 @@ def _result(row: StoredRow) -> BatchRow:
 
 
 @contextmanager
-def _signals_stop(worker: Worker, caught: list[int] | None) -> Iterator[None]:
+def _stop_on_signals(worker: Worker, caught: list[int] | None) -> Iterator[None]:
     """On the first Ctrl-C or SIGTERM, stop a worker and record the signal in `caught`.
-    A second one has its usual effect.
+    A second signal has its default effect.
     """
     if caught is None:
         yield

@@ -75,7 +75,7 @@ class RowError(Struct, frozen=True, kw_only=True):
 
 
 class InputRow(Struct, frozen=True, kw_only=True):
-    """A row of the input; if there is no request, `error` says what is wrong."""
+    """A row of the input: its request, or the `error` that makes it none."""
 
     line: int
     custom_id: str
@@ -84,7 +84,7 @@ class InputRow(Struct, frozen=True, kw_only=True):
 
 
 class Lease(Struct, frozen=True, kw_only=True):
-    """A request that this worker must send; `attempts` were made before."""
+    """A request that a worker has to send; `attempts` counts the earlier ones."""
 
     id: int
     endpoint: str
@@ -193,14 +193,14 @@ class Ledger:
         version = run("PRAGMA user_version").fetchone()[0]
         if version == 0:
             with self._transaction():
-                if run("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been first
+                if run("PRAGMA user_version").fetchone()[0] == 0:  # unless another process has just done it
                     for statement in _SCHEMA.split(";"):
                         run(statement)
                     self._set("id", uuid.uuid4().hex)
                     run(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             raise ConfigurationError(
-                f"{self.path} is a ledger of version {version}, this lmdeck reads version {SCHEMA_VERSION}.",
+                f"The ledger {self.path} has version {version}; this lmdeck reads version {SCHEMA_VERSION}.",
                 hint="Finish the batch with the version of lmdeck that started it, or choose another --ledger.",
             )
 
@@ -277,7 +277,7 @@ class Ledger:
 
         A worker that is alive holds a shared lock on a file beside the ledger, where the system has such locks.
         """
-        is_alone = self._alive is not None and self._alive.try_alone()
+        is_alone = self._alive is not None and self._alive.try_exclusive()
         with self._translated(), self._transaction():
             if is_alone:
                 self._connection.execute("DELETE FROM workers")
@@ -285,7 +285,7 @@ class Ledger:
                 "INSERT INTO workers (machine, process, seen) VALUES (?, ?, ?) RETURNING id",
                 (machine(), os.getpid(), self._clock()),
             ).fetchone()[0]
-            self._free_lost()
+            self._free_lost_leases()
         if self._alive is not None:
             self._alive.share()
         return int(worker)
@@ -305,14 +305,14 @@ class Ledger:
             ).fetchall()
             dead = [(id_,) for id_, process in here if not is_alive(process)]
             self._connection.executemany("DELETE FROM workers WHERE id = ?", dead)
-            self._free_lost()
+            self._free_lost_leases()
             return self._totals()
 
     def leave(self, worker: int) -> None:
         """Free the requests of a worker that ends."""
         with self._translated(), self._transaction():
             self._connection.execute("DELETE FROM workers WHERE id = ?", (worker,))
-            self._free_lost()
+            self._free_lost_leases()
 
     def progress_of_workers(self) -> list[bytes]:
         """Return the last progress of each living worker."""
@@ -323,7 +323,7 @@ class Ledger:
             )
             return [progress for (progress,) in found]
 
-    def _free_lost(self) -> None:
+    def _free_lost_leases(self) -> None:
         self._connection.execute(
             "UPDATE requests SET state = 0, worker = NULL WHERE state = 1 AND state < 2"
             " AND worker NOT IN (SELECT id FROM workers)"
@@ -350,12 +350,11 @@ class Ledger:
             return self._connection.execute("SELECT 1 FROM requests WHERE state < 2 LIMIT 1").fetchone() is None
 
     def exchange(
-        self, worker: int, outcomes: Sequence[LeaseOutcome], wishes: Sequence[tuple[str, int]] = ()
+        self, worker: int, outcomes: Sequence[LeaseOutcome], demands: Sequence[tuple[str, int]] = ()
     ) -> list[list[Lease]]:
-        """Record outcomes, and lease requests: as many of each model as wished.
-        A cancelled batch leases none.
+        """Record outcomes, and lease up to the demanded number of requests of each model, in one transaction.
 
-        It is one transaction.
+        A cancelled batch leases none.
 
         Raises:
             FileWriteError: The disk is full; nothing was recorded or leased.
@@ -363,9 +362,9 @@ class Ledger:
         with self._translated(), self._transaction():
             for outcome in outcomes:
                 self._record(outcome)
-            if wishes and self._get("ended_by") is not None:
-                return [[] for _ in wishes]
-            return [self._lease(worker, model, count) for model, count in wishes]
+            if demands and self._get("ended_by") is not None:
+                return [[] for _ in demands]
+            return [self._lease(worker, model, count) for model, count in demands]
 
     def _lease(self, worker: int, model: str, count: int) -> list[Lease]:
         run = self._connection.execute
@@ -406,7 +405,7 @@ class Ledger:
                 outcome.id,
             ),
         ).fetchone()
-        if found is None:  # another worker was faster
+        if found is None:  # another worker has already recorded its end
             return
         if is_answered:
             self._connection.execute("INSERT INTO answers (id, body) VALUES (?, ?)", (outcome.id, outcome.answer))
@@ -427,15 +426,15 @@ class Ledger:
             ),
         )
 
-    def ask_failed_again(self) -> None:
-        """Make failed requests wait again."""
+    def reopen_failed(self) -> None:
+        """Reset failed requests, so that they are sent again."""
         with self._translated(), self._transaction():
             self._connection.execute(
                 "UPDATE requests SET state = 0, attempts = 0, not_before = 0, error = NULL WHERE state = 3"
             )
             self._connection.execute("UPDATE hosts SET failed = 0")
 
-    # --- what is known ---
+    # --- results ---
 
     def totals(self) -> Totals:
         """Return the totals of all workers."""
@@ -509,14 +508,15 @@ class Ledger:
             name = getattr(error, "sqlite_errorname", "") or ""
             if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"} or name in {"", "SQLITE_ERROR"}:
                 raise ConfigurationError(
-                    f"{self.path} is not a ledger of a batch: {error}.", hint="Name the file that `batch run` made."
+                    f"{self.path} is not the ledger of a batch: {error}.",
+                    hint="Pass the output or the ledger of an earlier `lmdeck batch run`.",
                 ) from error
             number = next((code for start, code in _FULL.items() if name.startswith(start)), errno.EIO)
             raise FileWriteError(
                 f"{self.path} cannot be written: {error}.",
                 path=str(self.path),
                 errno=number,
-                hint="Free disk space and run the batch again: answered rows are not sent again.",
+                hint="Free disk space or make the file writable, then run the batch again: answered rows are not sent again.",
             ) from error
 
 

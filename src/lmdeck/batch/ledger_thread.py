@@ -51,9 +51,9 @@ class LedgerThread:
             await self._exchanging
         self._executor.shutdown()
 
-    async def _exchanged(self, outcome: LeaseOutcome | None, wish: tuple[str, int] | None) -> list[Lease]:
+    async def _exchanged(self, outcome: LeaseOutcome | None, demand: tuple[str, int] | None) -> list[Lease]:
         future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((outcome, wish, future))
+        self._waiting.append((outcome, demand, future))
         if self._exchanging is None or self._exchanging.done():
             self._exchanging = asyncio.create_task(self._exchange())
         return await future
@@ -63,14 +63,14 @@ class LedgerThread:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             outcomes = [outcome for outcome, _, _ in waiting if outcome is not None]
-            wishes = [wish for _, wish, _ in waiting if wish is not None]
+            demands = [demand for _, demand, _ in waiting if demand is not None]
             try:
-                leases = iter(await self.run(self._ledger.exchange, self.worker, outcomes, wishes))
+                leases = iter(await self.run(self._ledger.exchange, self.worker, outcomes, demands))
             except Exception as error:  # every operation of the transaction has failed
                 for future in (each for _, _, each in waiting if not each.done()):  # others were cancelled
                     future.set_exception(error)
             else:
-                for _, wish, future in waiting:
-                    leased = [] if wish is None else next(leases)
+                for _, demand, future in waiting:
+                    leased = [] if demand is None else next(leases)
                     if not future.done():
                         future.set_result(leased)

@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 
 from lmdeck.batch.ledger import Ledger, RowError, StoredRow
-from lmdeck.batch.readers import NEEDS_PYARROW
+from lmdeck.batch.readers import INSTALL_PYARROW, NEEDS_PYARROW
 from lmdeck.batch.stored_answers import text_of
 from lmdeck.errors import ConfigurationError, FileWriteError, LMStudioError
 
 PARQUET_ROWS = 1000  # written at once
 _ENDED = {
-    "batch_cancelled": "The batch was cancelled before this row was asked.",
-    "batch_expired": "The batch expired before this row was asked.",
+    "batch_cancelled": "The batch was cancelled before this row was sent.",
+    "batch_expired": "The batch expired before this row was sent.",
 }
 _encode = msgspec.json.encode
 
@@ -31,7 +31,7 @@ def ended_rows(ledger: Ledger) -> Iterator[StoredRow]:
     for row in ledger.rows():
         if row.answer is None and row.error is None:
             code = ended_by or "batch_unfinished"
-            error = RowError(code=code, message=_ENDED.get(code, "The row was not asked yet."), line=row.line)
+            error = RowError(code=code, message=_ENDED.get(code, "The row has not been sent yet."), line=row.line)
             yield msgspec.structs.replace(row, error=error)
         else:
             yield row
@@ -88,7 +88,8 @@ def writer_for(path: Path) -> Callable[[str, Iterator[StoredRow], Path], None]:
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise ConfigurationError(
-            f"{path} does not have a known ending.", hint=f"Name the output as one of: {', '.join(sorted(_WRITERS))}."
+            f"The output {path} does not have a known ending.",
+            hint=f"Use one of the endings {', '.join(sorted(_WRITERS))}.",
         )
     if writer is _write_parquet:
         _pyarrow()
@@ -142,7 +143,7 @@ def _text(row: StoredRow) -> str | None:
         return None
     try:
         return text_of(row.endpoint, row.answer)
-    except LMStudioError:  # the body has it all
+    except LMStudioError:  # the body is written in full all the same
         return None
 
 
@@ -151,7 +152,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow as pa  # an extra
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise ConfigurationError(NEEDS_PYARROW, hint=NEEDS_PYARROW) from error
+        raise ConfigurationError(NEEDS_PYARROW, hint=INSTALL_PYARROW) from error
     return pa, parquet
 
 

@@ -65,7 +65,7 @@ class BatchProgress(Struct, frozen=True, kw_only=True):
 
 
 class RowFigures(Struct, frozen=True, kw_only=True):
-    """A row that the summary names."""
+    """A row in the summary."""
 
     number: int
     line: int
@@ -115,7 +115,7 @@ def running_progress(
     totals: Totals, speed: tuple[float, float], hosts: Mapping[str, tuple[bool, int]], state: State = "running"
 ) -> BatchProgress:
     """Return the progress of a batch.
-    `hosts` says of each of this worker's hosts whether it is up, and how much it runs.
+    `hosts` maps the name of each of this worker's hosts to whether it is up, and its number of running requests.
     """
     left = totals.rows - totals.answered - totals.failed
     counted = {host.name: host for host in totals.hosts}

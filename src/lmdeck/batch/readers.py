@@ -21,7 +21,8 @@ from lmdeck.errors import ConfigurationError
 
 MAX_LINE_BYTES = 64 << 20
 PARQUET_ROWS = 1000  # read at once
-NEEDS_PYARROW = 'Parquet needs pyarrow: pip install "lmdeck[batch]"'
+NEEDS_PYARROW = "Parquet files need the package pyarrow, which is not installed."
+INSTALL_PYARROW = 'Install it with `pip install "lmdeck[batch]"`.'
 BOM = b"\xef\xbb\xbf"
 _decode = msgspec.json.Decoder().decode
 
@@ -46,14 +47,19 @@ def read_records(path: Path) -> Iterator[Record]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigurationError(
-            f"{path} does not have a known ending.", hint=f"Use one of the endings {', '.join(sorted(_READERS))}."
+            f"The input {path} does not have a known ending.",
+            hint=f"Use one of the endings {', '.join(sorted(_READERS))}.",
         )
     try:
         yield from reader(path)
     except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {error.strerror or error}.", hint="Check the name and the permissions."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The input {path} cannot be read: {error.strerror or error}.", hint="Check its name and its permissions."
+    )
 
 
 def digest_of(path: Path) -> str:
@@ -68,9 +74,7 @@ def digest_of(path: Path) -> str:
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {error.strerror or error}.", hint="Check the name and the permissions."
-        ) from error
+        raise _unreadable(path, error) from error
     return digest.hexdigest()
 
 
@@ -93,7 +97,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 def _refuse_utf16(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE):
-            raise ConfigurationError(f"{path} is UTF-16.", hint="Save it as UTF-8.")
+            raise ConfigurationError(f"The input {path} is UTF-16.", hint="Save it as UTF-8.")
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -136,19 +140,19 @@ def _read_csv(path: Path) -> Iterator[Record]:
 def _csv_record(line: int, values: dict[str | Any, str | Any]) -> Record:
     if None in values:
         return Record(line, {}, "The row has more values than the header has names.")
-    given = {name: value for name, value in values.items() if value not in (None, "")}
+    present = {name: value for name, value in values.items() if value not in (None, "")}
     try:
-        "".join(given.values()).encode()
+        "".join(present.values()).encode()
     except UnicodeEncodeError:
-        return Record(line, {}, "The row is not UTF-8.")
-    return Record(line, given)
+        return Record(line, {}, "The row is not UTF-8; save the file in that encoding.")
+    return Record(line, present)
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         from pyarrow import ArrowException, parquet  # an extra
     except ModuleNotFoundError as error:
-        raise ConfigurationError(NEEDS_PYARROW, hint=NEEDS_PYARROW) from error
+        raise ConfigurationError(NEEDS_PYARROW, hint=INSTALL_PYARROW) from error
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -157,15 +161,17 @@ def _read_parquet(path: Path) -> Iterator[Record]:
                     number += 1
                     yield _parquet_record(number, values)
     except ArrowException as error:
-        raise ConfigurationError(f"{path} is not a Parquet file: {error}.", hint="Write it again.") from error
+        raise ConfigurationError(
+            f"{path} is not a Parquet file: {error}.", hint="Check that it was written completely."
+        ) from error
 
 
 def _rows_of(batch: Any) -> Iterator[Mapping[str, Any] | ValueError]:
-    """Yield the rows of a batch of Parquet, or what is wrong with a row."""
+    """Yield the rows of a Parquet batch; an unreadable row as its error."""
     try:
         yield from batch.to_pylist()
         return
-    except (ValueError, OverflowError):  # one of them has a value that Python has not, or text that is not UTF-8
+    except (ValueError, OverflowError):  # a value that Python cannot represent, or text that is not UTF-8
         pass
     for at in range(batch.num_rows):
         try:

@@ -22,7 +22,7 @@ from lmdeck.batch.progress import BatchProgress, Speed, running_progress
 from lmdeck.errors import APIError, LMStudioError, TransportError
 
 HEARTBEAT_SECONDS = 1.0
-POLL_SECONDS = 0.25  # between two looks for requests that others have leased, or that wait for another attempt
+POLL_SECONDS = 0.25  # between two checks for requests that others have released, or that wait for another attempt
 FIRST_PROBE, LONGEST_PROBE = 0.25, 10.0
 FIRST_DELAY = 1.0
 PATIENCE = 300.0
@@ -32,8 +32,8 @@ REFRESH_SECONDS = 30.0
 class WorkerLimits(Struct, frozen=True, kw_only=True):
     """The limits of a worker; times are seconds.
 
-    `max_concurrency` is per host; None is what each host processes in parallel. `attempts` is how often a request is
-    sent that fails in a way that may pass, `first_delay` the wait before the second attempt. `patience` is how long all
+    `max_concurrency` is per host; None is each host's own parallel limit. `attempts` is how often a request is sent if it
+    fails temporarily, `first_delay` the wait before the second attempt. `patience` is how long all
     hosts may be down; unless it `waits_at_start`, one must answer at once.
     """
 
@@ -62,7 +62,7 @@ class Worker:
         self.limits = limits
         self.schema = schema
         self._on_progress = on_progress
-        self._workplaces = [_Workplace(self, host) for host in hosts]
+        self._host_workers = [_HostWorker(self, host) for host in hosts]
         self._speed = Speed()
         self._encoded: bytes | None = None
         self.is_stopping = False
@@ -74,12 +74,12 @@ class Worker:
         """Work until every request is answered or has failed, or `stop` is called.
 
         Raises:
-            LMStudioError: The work cannot go on: no host answers, the token is refused, a budget is used, the disk is full.
+            LMStudioError: The work cannot continue: no host answers, a token is refused, a budget is used up, or the disk is full.
         """
         self.store = LedgerThread(self.ledger, self.ledger.register())
         watching = asyncio.create_task(self._watch())
         try:
-            await asyncio.gather(*(workplace.run() for workplace in self._workplaces))
+            await asyncio.gather(*(host_worker.run() for host_worker in self._host_workers))
             await self._report()
         except Exception as error:  # after which the ledger may not be writable
             self.error = self.error or error
@@ -95,8 +95,8 @@ class Worker:
         """Lease no more requests, and end when the running ones are answered."""
         self.is_stopping = True
         self.error = self.error or error
-        for workplace in self._workplaces:
-            workplace.wake()
+        for host_worker in self._host_workers:
+            host_worker.wake()
 
     async def _leave(self) -> None:
         try:
@@ -122,21 +122,21 @@ class Worker:
         ended = totals.answered + totals.failed
         tokens = sum(host.completion_tokens for host in totals.hosts)
         speed = self._speed.note(time.monotonic(), ended, tokens)
-        hosts = {each.host.name: (each.is_up, len(each.running)) for each in self._workplaces}
+        hosts = {each.host.name: (each.is_up, len(each.running)) for each in self._host_workers}
         progress = running_progress(totals, speed, hosts)
         self._encoded = msgspec.json.encode(progress)
         if self._on_progress is not None:
             self._on_progress(progress)
 
-    def models_elsewhere(self, asking: _Workplace) -> set[str]:
+    def models_elsewhere(self, asking: _HostWorker) -> set[str]:
         """Return the models that the other hosts work on."""
-        return {each.model for each in self._workplaces if each is not asking and each.model is not None}
+        return {each.model for each in self._host_workers if each is not asking and each.model is not None}
 
     def is_served(self, model: str) -> bool:
-        """Whether a host lists a model; a host that went down counts as long as it may come back."""
+        """Whether a host lists a model; a host that went down counts during `patience`."""
         return any(
             each.state.models is None or model in each.state.models
-            for each in self._workplaces
+            for each in self._host_workers
             if each.was_up_within(self.limits.patience)
         )
 
@@ -144,19 +144,19 @@ class Worker:
         """Note that a host answers."""
         self._was_answered = True
 
-    def check_patience(self, error: LMStudioError) -> None:
+    def stop_if_unreachable(self, error: LMStudioError) -> None:
         """Stop if no host answers: at once if none ever has, else after `patience` seconds."""
         now = time.monotonic()
-        if any(each.is_up for each in self._workplaces):
+        if any(each.is_up for each in self._host_workers):
             self._answering_since = now
         elif not self._was_answered:
-            if all(each.was_tried for each in self._workplaces):
+            if all(each.was_tried for each in self._host_workers):
                 self.stop(error)
         elif now - self._answering_since > self.limits.patience:
             self.stop(error)
 
 
-class _Workplace:
+class _HostWorker:
     """One host, with its running requests."""
 
     def __init__(self, worker: Worker, host: BatchHost) -> None:
@@ -170,7 +170,7 @@ class _Workplace:
         self._changed = asyncio.Event()
         self._looked_up_at = 0.0
         self._was_up_at: float | None = None
-        self._share = 1.0  # of the host's limit that is used: less after it had too many requests
+        self._share = 1.0  # of the host's limit that is used; it shrinks after the host was overloaded
         self._paused_until = 0.0
 
     def wake(self) -> None:
@@ -186,7 +186,7 @@ class _Workplace:
         return max(1, int(limit * self._share))
 
     def was_up_within(self, seconds: float) -> bool:
-        """Whether the host answered within the given time."""
+        """Whether the host answered within the last `seconds`."""
         return self.is_up or (self._was_up_at is not None and time.monotonic() - self._was_up_at < seconds)
 
     async def run(self) -> None:
@@ -194,7 +194,7 @@ class _Workplace:
         try:
             while not self._worker.is_stopping:
                 if not self.is_up:
-                    await self._revive()
+                    await self._wait_until_up()
                 elif not await self._work():
                     break
             if self.running:
@@ -238,19 +238,21 @@ class _Workplace:
 
     async def _lease(self, free: int) -> list[Lease]:
         """Lease requests of the current model; of another one only when none runs.
-        Models are thus not swapped to and fro.
+
+        So the host does not swap models back and forth.
         """
         store = self._worker.store
         if self.model is not None:
             leased = await store.lease(self.model, free)
             if leased or self.running:
                 return leased
-        self.model = self._chosen(await store.run(self._worker.ledger.open_models))
+        self.model = self._choose_model(await store.run(self._worker.ledger.open_models))
         return [] if self.model is None else await store.lease(self.model, min(free, self.limit))
 
-    def _chosen(self, models: Sequence[str]) -> str | None:
-        """Return a model to work on.
-        It is one that this host has, and preferably one that is loaded and that no other host works on.
+    def _choose_model(self, models: Sequence[str]) -> str | None:
+        """Return the model to work on next, or None.
+
+        It is one that this host has, preferably one that is loaded and that no other host works on.
         """
         taken, listed = self._worker.models_elsewhere(self), self.state.models
 
@@ -269,11 +271,11 @@ class _Workplace:
         lease: Lease | None = first
         while lease is not None:
             outcome = await self._answer(lease)
-            if len(self.running) < self.limit:  # which has grown, or there was too little to lease
+            if len(self.running) < self.limit:  # the limit has grown, or there was too little to lease
                 self.wake()
-            goes_on = self.is_up and not self._worker.is_stopping and self.model == lease.model
+            may_continue = self.is_up and not self._worker.is_stopping and self.model == lease.model
             is_free = len(self.running) <= self.limit and time.monotonic() >= self._paused_until
-            lease = await self._worker.store.record(outcome, lease.model if goes_on and is_free else None)
+            lease = await self._worker.store.record(outcome, lease.model if may_continue and is_free else None)
 
     async def _answer(self, lease: Lease) -> LeaseOutcome:
         """Send a request and return its outcome."""
@@ -337,14 +339,14 @@ class _Workplace:
             self.state = await self.host.look_up()
         except LMStudioError as error:
             if not isinstance(error, TransportError):
-                self._worker.stop(error)  # such as a token that is refused
+                self._worker.stop(error)  # for example a refused token
             self.is_up = False
             return error
         self.is_up, self._was_up_at = True, time.monotonic()
         self._worker.note_up()
         return None
 
-    async def _revive(self) -> None:
+    async def _wait_until_up(self) -> None:
         """Probe the host until it answers, with growing pauses."""
         pause = FIRST_PROBE
         while not self._worker.is_stopping:
@@ -352,6 +354,6 @@ class _Workplace:
             self.was_tried = True
             if error is None:
                 return
-            self._worker.check_patience(error)
+            self._worker.stop_if_unreachable(error)
             await self._wait(pause)
             pause = min(pause * 1.5, LONGEST_PROBE)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmdeck._client.session import Session
 from lmdeck.batch.answer_schema import SchemaCheck
+from lmdeck.batch.arguments import server_hosts
 from lmdeck.batch.batch_hosts import HostAnswer, HostState, ServerHost
 from lmdeck.batch.failure_policy import MOST_ATTEMPTS
 from lmdeck.batch.input_requests import CHAT, BatchOptions, endpoint_of
 from lmdeck.batch.job import input_row
 from lmdeck.batch.ledger import Lease, Ledger, StoredRow
-from lmdeck.batch.making import server_hosts
 from lmdeck.batch.readers import Record
 from lmdeck.batch.stored_answers import read_reply
 from lmdeck.batch.worker import PATIENCE, Worker, WorkerLimits

@@ -90,7 +90,7 @@ class BatchRunner:
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
 
     def _is_leader(self) -> bool:
-        self._is_leading = self._is_leading or self._lock.try_alone()
+        self._is_leading = self._is_leading or self._lock.try_exclusive()
         return self._is_leading
 
     async def _tick(self) -> None:

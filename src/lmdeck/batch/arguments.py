@@ -59,10 +59,9 @@ def make_async_job(
 def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
     attempts = arguments.get("attempts", MOST_ATTEMPTS)
     max_concurrency = arguments.get("max_concurrency") or session.settings.max_concurrency
-    if attempts < 1 or (max_concurrency is not None and max_concurrency < 1):
-        raise ConfigurationError(
-            "`attempts` and `max_concurrency` must be positive.", hint="Omit them for the defaults."
-        )
+    for name, value in (("attempts", attempts), ("max_concurrency", max_concurrency)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"`{name}` is {value}; it must be at least 1.", hint="Omit it for the default.")
     options = BatchOptions(
         endpoint=arguments.get("endpoint", CHAT),
         model=arguments.get("model") or session.settings.model,
@@ -86,10 +85,10 @@ def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
     }
 
 
-def _hosts(session: Session, given: Sequence[str | BatchHost], max_concurrency: int | None) -> list[BatchHost]:
-    """Return the hosts of a batch: given ones, given addresses, or the client's own."""
-    ready = [host for host in given if not isinstance(host, str)]
-    addresses = [host for host in given if isinstance(host, str)]
+def _hosts(session: Session, hosts: Sequence[str | BatchHost], max_concurrency: int | None) -> list[BatchHost]:
+    """Return the hosts of a batch: `hosts`, which may be addresses, or the client's own server."""
+    ready = [host for host in hosts if not isinstance(host, str)]
+    addresses = [host for host in hosts if isinstance(host, str)]
     servers = server_hosts(session, addresses, max_concurrency) if addresses or not ready else []
     return [*ready, *servers]
 
