@@ -74,7 +74,7 @@ class Worker:
         """Work until every request is answered or has failed, or `stop` is called.
 
         Raises:
-            LMStudioError: The work cannot continue: no host answers, a token is refused, a budget is used up, or the disk is full.
+            LMStudioError: The work cannot continue: no host answers, a token is refused, a budget is used up, the disk is full.
         """
         self.store = LedgerThread(self.ledger, self.ledger.register())
         watching = asyncio.create_task(self._watch())
