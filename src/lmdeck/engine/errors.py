@@ -19,10 +19,10 @@ class EngineError(LMStudioError):
 
 @contextmanager
 def needs_extra() -> Iterator[None]:
-    """Raise an error that names what to install if an import fails.
+    """Turn a failed import into an error that names what to install.
 
     Raises:
-        EngineError: A package of the extra is missing, or a library of the system that one needs.
+        EngineError: A package of the extra, or a system library that it needs, is missing.
     """
     try:
         yield
@@ -37,5 +37,5 @@ def needs_extra() -> Iterator[None]:
     except ImportError as error:
         raise EngineError(
             f"The embedded engine cannot be loaded: {error}.",
-            hint="Install the system's library that is missing; libgomp is the package libgomp1 of Debian and Ubuntu.",
+            hint="Install the missing system library; on Debian and Ubuntu, libgomp is in the package libgomp1.",
         ) from error

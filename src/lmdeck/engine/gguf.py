@@ -1,6 +1,6 @@
 """The metadata of a GGUF file, for the listings and the chat template.
 
-Only the header is read, value by value, and arrays (the vocabulary) are stepped over. Format: ggml's `docs/gguf.md`,
+Only the header is read, value by value; arrays (the vocabulary) are skipped. Format: ggml's `docs/gguf.md`,
 versions 2 and 3.
 """
 
@@ -42,14 +42,14 @@ FILE_TYPES = {
     18: "Q6_K",
     32: "BF16",
 }
-"""`general.file_type` to the name people know (llama.cpp, `llama_ftype`)."""
+"""`general.file_type` → the usual name (llama.cpp, `llama_ftype`)."""
 
 
 def read_header(path: Path) -> dict[str, Value]:
     """Return the metadata of a GGUF file, without arrays.
 
     Raises:
-        EngineError: No such file, or no GGUF file.
+        EngineError: The file cannot be read, or is not a GGUF file.
     """
     try:
         with path.open("rb") as file:
@@ -83,13 +83,13 @@ def _skip_array(file: BinaryIO) -> None:
     items = _at_most(MAX_ARRAY_ITEMS, _integer(file, "Q"), "items in an array")
     if kind == _STRING:
         for _ in range(items):
-            file.seek(_at_most(MAX_STRING_BYTES, _integer(file, "Q"), "bytes in a text"), 1)
+            file.seek(_at_most(MAX_STRING_BYTES, _integer(file, "Q"), "bytes in a string"), 1)
     else:
         file.seek(items * struct.calcsize(f"<{_layout(kind)}"), 1)
 
 
 def _string(file: BinaryIO) -> str:
-    size = _at_most(MAX_STRING_BYTES, _integer(file, "Q"), "bytes in a text")
+    size = _at_most(MAX_STRING_BYTES, _integer(file, "Q"), "bytes in a string")
     return file.read(size).decode("utf-8", "replace")
 
 

@@ -1,20 +1,20 @@
 """llama.cpp in this process, through xllamacpp.
 
-What was measured of xllamacpp 2026.10.11549 with SmolLM2-135M Q4_1 on two cores, and shapes this module:
+Measurements of xllamacpp 2026.10.11549 with SmolLM2-135M Q4_1 on two cores, which shape this module:
 
-- Speed: 5.9 ms of CPU time for a token of a prompt and 17 ms for a generated one; mistralrs took 10.5 and 17.7 ms in the same
-  run, and for that had to requantize the weights to Q8_0. Loading takes 0.3 s.
-- Access: its `Server` always listens. It does so on a Unix socket in a folder that only this user may enter (where Python has
-  none, on a free loopback port), and requests need a random key. Its Python methods lack `/completion`, `/apply-template` and
+- Speed: 5.9 ms of CPU time for a prompt token and 17 ms for a generated one; mistralrs took 10.5 and 17.7 ms in the same
+  run, with weights requantized to Q8_0. Loading takes 0.3 s.
+- Access: its `Server` always listens. It does so on a Unix socket in a folder that only this user may enter (where Python lacks
+  them, on a free loopback port), and requests need a random key. Its Python methods lack `/completion`, `/apply-template` and
   `/tokenize`, and cannot be cancelled before the first token; over HTTP a closed connection cancels, within a second and the
   batch in progress. It opens no other socket and installs no signal handlers.
 - Threads: OpenMP's wait for each other hundreds of times a token. Spinning, which is its default, takes ten times the CPU time
-  beside other busy programs; sleeping at once (`OMP_WAIT_POLICY=passive`) halves the speed of a machine that is free, 54
-  tokens a second instead of 120. Spinning for a few microseconds before sleeping (`SPINS`) gives 97, and beside a load of 17 on
-  two cores four fifths of what sleeping at once gives.
-- Reuse: it keeps earlier prompts in memory and does not compute the beginning again that a new one shares with them. Tokens
+  beside other busy programs; sleeping at once (`OMP_WAIT_POLICY=passive`) halves the speed on an idle machine: 54 tokens a
+  second instead of 120. Spinning for a few microseconds before sleeping (`SPINS`) reaches 97 and, at a load of 17 on two cores,
+  four fifths of the speed of sleeping at once.
+- Reuse: it keeps earlier prompts in memory and does not recompute the prefix that a new one shares with them. Tokens
   computed in other batches differ in the last digits, so a seeded request computes the whole prompt.
-- Grammars: one that cannot be compiled is logged and ignored, so it is checked beforehand, see `check_grammar`.
+- Grammars: one that cannot be compiled is only logged and then ignored, so it is checked first, see `check_grammar`.
 - Closing: freeing the server waits, with the GIL held, for the batch in progress and for open connections. Batches are small,
   therefore, and `_free` closes the connections before.
 """
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 256
 """The number of prompt tokens that are computed at once; they cannot be interrupted."""
 
-KEPT_PROMPTS_MIB = 256
+PROMPT_CACHE_MIB = 256
 """The memory for computed prompts besides the last one."""
 
 SECONDS_TO_CLOSE = 2.0
 
 SPINS = "200"
-"""How often a thread of GNU's OpenMP looks whether it may go on before it sleeps."""
+"""How often a waiting thread of GNU OpenMP polls before it sleeps."""
 
 _Sessions: TypeAlias = dict[aiohttp.ClientSession, asyncio.AbstractEventLoop]
 """The session of each open request, and the loop that it runs in."""
@@ -163,7 +163,7 @@ def _parameters(library: Any, path: Path, context_length: int) -> xllamacpp.Comm
     parameters.n_ctx = context_length
     parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
     parameters.n_parallel = 1
-    parameters.cache_ram_mib = KEPT_PROMPTS_MIB
+    parameters.cache_ram_mib = PROMPT_CACHE_MIB
     parameters.fit_params = parameters.warmup = parameters.ui = parameters.endpoint_slots = False
     parameters.offline = True
     parameters.verbosity = int(os.environ.get("LLAMA_ARG_LOG_VERBOSITY", "-1"))
@@ -182,7 +182,7 @@ def import_library() -> Any:  # it has no types
         EngineError: It is not installed, or a library of the system is missing.
     """
     with needs_extra(), _default_environment(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT=SPINS):
-        import llguidance  # noqa: F401  # so that it is missed now, and not at the first grammar
+        import llguidance  # noqa: F401  # so that a missing package is reported now, and not at the first grammar
         import xllamacpp
     return xllamacpp
 
@@ -207,10 +207,10 @@ def library_version() -> str:
 
 
 def check_grammar(constraint: Constraint) -> str:
-    """Return a constraint as llama.cpp takes it.
+    """Return a constraint in llama.cpp's form.
 
     Raises:
-        BackendError: No grammar can be made of it.
+        BackendError: It cannot be compiled to a grammar.
     """
     from llguidance import LLMatcher
 
@@ -224,5 +224,5 @@ def check_grammar(constraint: Constraint) -> str:
 def _failure(error: Mapping[str, Any]) -> BackendError:
     if error.get("type") == "exceed_context_size_error":
         return BackendError(_OVERFLOW)
-    message = str(error.get("message", "no reason given"))[:500].rstrip(".")
+    message = str(error.get("message", "without a reason"))[:500].rstrip(".")
     return BackendError(f"The engine failed: {message}. Send the request again.", status=int(error.get("code", 500)))

@@ -40,10 +40,10 @@ Without the penalty, the default model answers more plainly.
 
 
 class EngineModel:
-    """One GGUF model, loaded, answering one request at a time in the order in which they came."""
+    """A loaded GGUF model, which answers one request at a time, in the order of their arrival."""
 
     def __init__(self, path: Path) -> None:
-        """Load a model, which blocks for as long as that takes.
+        """Load a model; blocks until it is loaded.
 
         Raises:
             EngineError: The extra is not installed, the file is not a GGUF, or it cannot be loaded.
@@ -52,7 +52,7 @@ class EngineModel:
         self._description = self._file.describe()
         self._server: LlamaServer | None = self._file.load()
         self._table: TokenTable | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._waiting = 0
 
     @property
@@ -86,10 +86,10 @@ class EngineModel:
         Closing the generator leaves the queue, or stops the generation.
 
         Raises:
-            BackendError: Too many requests are waiting, or no grammar can be made of the constraint.
+            BackendError: Too many requests are waiting, or the constraint cannot be compiled to a grammar.
         """
         if self._waiting >= MAX_WAITING:
-            message = f"{MAX_WAITING} requests are waiting for the model already. Send this one again later."
+            message = f"{MAX_WAITING} requests are already waiting for the model. Send this one again later."
             raise BackendError(message, status=503)
         fields = _fields(job.sampling)
         if job.constraint is not None:
@@ -99,7 +99,7 @@ class EngineModel:
     async def _generate(self, job: Generation, fields: dict[str, Any]) -> AsyncGenerator[Piece, None]:
         self._waiting += 1
         try:
-            await self._turn.acquire()
+            await self._lock.acquire()
         finally:
             self._waiting -= 1
         try:
@@ -113,19 +113,19 @@ class EngineModel:
                 async for piece in pieces:
                     yield piece
         finally:
-            self._turn.release()
+            self._lock.release()
 
     async def embed(self, job: EmbeddingJob) -> Embedded:
         """Return one vector for each text, see `engine.embeddings`."""
-        async with self._turn:
+        async with self._lock:
             server, table = await self._loaded(), await self._token_table()
             tokens = [await _tokens(server, text) for text in job.texts]
             vectors = await asyncio.to_thread(lambda: tuple(table.vector(each) for each in tokens))
         return Embedded(vectors=vectors, prompt_tokens=sum(len(each) for each in tokens))
 
-    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # there is one
+    async def decide(self, model: str, choices: Sequence[LetterChoice]) -> Decided:  # `model`: there is only one
         """Return the probability of each letter, from the scores of the first token."""
-        async with self._turn:
+        async with self._lock:
             server = await self._loaded()
             answered = [await _letters(server, choice) for choice in choices]
         return Decided(
@@ -137,9 +137,9 @@ class EngineModel:
         """Load the model again after it was unloaded; there is never more than one instance of it.
 
         Raises:
-            BackendError: It is loaded already.
+            BackendError: It is already loaded.
         """
-        async with self._turn:
+        async with self._lock:
             if job.model != self._description.key:
                 await self._token_table()
                 return Loaded(instance=self._embedding().instances[0], type="embedding")
@@ -155,7 +155,7 @@ class EngineModel:
         Raises:
             BackendError: There is no such instance.
         """
-        async with self._turn:
+        async with self._lock:
             loaded = [instance.id for model in self.models() for instance in model.instances]
             if instance_id not in loaded:
                 message = f'No loaded model found with instance ID "{instance_id}".'
@@ -194,10 +194,10 @@ def _fields(asked: Sampling) -> dict[str, Any]:
     top_k = DEFAULTS.top_k if asked.top_k is None else asked.top_k
     chosen = {
         "n_predict": None if asked.max_tokens is None else max(asked.max_tokens, 1),
-        "temperature": _or(asked.temperature, DEFAULTS.temperature),
-        "top_p": _or(asked.top_p, DEFAULTS.top_p),
+        "temperature": _value_or(asked.temperature, DEFAULTS.temperature),
+        "top_p": _value_or(asked.top_p, DEFAULTS.top_p),
         "top_k": max(top_k or 0, 0),  # 0: all
-        "min_p": _or(asked.min_p, DEFAULTS.min_p),
+        "min_p": _value_or(asked.min_p, DEFAULTS.min_p),
         "repeat_penalty": asked.repeat_penalty,
         "presence_penalty": asked.presence_penalty,
         "frequency_penalty": asked.frequency_penalty,
@@ -209,7 +209,7 @@ def _fields(asked: Sampling) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _or(value: float | None, default: float | None) -> float | None:
+def _value_or(value: float | None, default: float | None) -> float | None:
     return default if value is None else value
 
 
@@ -228,20 +228,20 @@ async def _pieces(server: LlamaServer, fields: dict[str, Any], limit: int | None
             if text := event["content"]:
                 yield text
             if event["stop"]:
-                made = int(event["tokens_predicted"])
+                generated = int(event["tokens_predicted"])
                 yield Finished(
-                    stop_reason=_stop_reason(event["stop_type"], made, limit),
+                    stop_reason=_stop_reason(event["stop_type"], generated, limit),
                     prompt_tokens=int(event["tokens_evaluated"]),
-                    completion_tokens=made,
+                    completion_tokens=generated,
                 )
                 return
-    raise BackendError("The engine ended the answer before its end. Send the request again.", status=500)
+    raise BackendError("The engine stopped before the answer was complete. Send the request again.", status=500)
 
 
-def _stop_reason(stopped_by: str, made: int, limit: int | None) -> StopReason:
+def _stop_reason(stopped_by: str, generated: int, limit: int | None) -> StopReason:
     if stopped_by != "limit":
         return "stopStringFound" if stopped_by == "word" else "eosFound"
-    return "contextLengthReached" if limit is None or made < limit else "maxPredictedTokensReached"
+    return "contextLengthReached" if limit is None or generated < limit else "maxPredictedTokensReached"
 
 
 async def _tokens(server: LlamaServer, text: str) -> list[int]:
@@ -250,9 +250,9 @@ async def _tokens(server: LlamaServer, text: str) -> list[int]:
 
 
 async def _letters(server: LlamaServer, choice: LetterChoice) -> tuple[tuple[float, ...], int]:
-    """Return the probability of each letter.
+    """Return the probability of each letter, and the number of prompt tokens.
 
-    One that is not among the likeliest tokens scores as the last of them.
+    A letter that is not among the likeliest tokens gets the score of the last one.
     """
     prompt = await _prompt(server, (Turn("user", choice.prompt),))
     asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": MOST_LOGPROBS}

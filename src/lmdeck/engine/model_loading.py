@@ -42,7 +42,7 @@ class ModelFile:
         return EngineRuntime(name="xllamacpp", version=library_version())
 
     def load(self) -> LlamaServer:
-        """Load the model, which blocks for as long as that takes.
+        """Load the model; blocks until it is loaded.
 
         Raises:
             EngineError: The extra is not installed, or llama.cpp cannot load it.

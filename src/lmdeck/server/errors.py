@@ -25,7 +25,7 @@ _ANTHROPIC_TYPES = {
 }
 
 
-class Refusal(Exception):  # a no is an answer here, not a failure of the server
+class Refusal(Exception):  # refusing a request is a normal answer, not a failure
     """A request that is answered with `status` and an error instead of being run.
 
     With `is_bare`, the error of the OpenAI endpoints is a string; the errors of the other endpoints are always objects.
@@ -91,6 +91,11 @@ def _anthropic(status: int, message: str) -> dict[str, Any]:
 def invalid(text: str, param: str | None = None, code: str | None = None) -> Refusal:
     """Return the refusal of a field's value; bare where the endpoint sends bare strings."""
     return Refusal(400, text, param=param, code=code, is_bare=True)
+
+
+def issue(message: str, param: str, code: str) -> Refusal:
+    """Return the refusal of a field, as an object that names it."""
+    return Refusal(400, message, param=param, code=code)
 
 
 def bad_structure() -> Refusal:

@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
 JOINED_BYTES = 1 << 16
 TICK_SECONDS = 0.1
-SIGNAL_CHECK_SECONDS = 0.5  # on Windows, a wait without a limit does not see Ctrl-C
+SIGNAL_CHECK_SECONDS = 0.5  # on Windows, Ctrl-C does not interrupt a wait without a time limit
 IDLE_SECONDS = 60
-"""The time after which an unused connection is closed: a client on a busy machine may send its next request late."""
+"""The time after which an idle connection is closed; long, since a client on a busy machine may be slow."""
 
 SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
 
 
 class JoinedWrites(asyncio.Transport):
-    """A connection that sends what is written in one turn of the event loop in one piece.
+    """A connection that sends everything written in one turn of the event loop at once.
 
     A system call costs more than the work for a whole event, and an HTTP server writes the head and the body separately.
     """
@@ -61,10 +61,9 @@ class JoinedWrites(asyncio.Transport):
             self.flush()
 
     def flush(self, keep: int = 0) -> None:
-        """Send what waits, so that later writes are a separate piece.
-        The last `keep` bytes still wait.
+        """Send the waiting bytes except the last `keep`, so that later writes are sent separately.
 
-        A closed connection accepts nothing more.
+        Bytes for a closed connection are discarded.
         """
         if self._size > keep:
             data = b"".join(self._waiting)
@@ -107,7 +106,7 @@ class JoinedWrites(asyncio.Transport):
 class _Protocol(H11Protocol):
     """uvicorn's protocol over joined writes.
 
-    It uses h11, which is as strict and as slow everywhere, whatever else is installed.
+    It uses h11, so that it behaves alike whatever else is installed.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

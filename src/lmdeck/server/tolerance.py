@@ -1,7 +1,7 @@
-"""Accept requests of other clients that LM Studio would refuse.
+"""Conversion of other clients' requests that LM Studio would refuse, such as those of Claude Code and Codex.
 
-Examples are Claude Code and Codex. They are converted as by `lmdeck.relay`: server tools that nobody runs are left out, custom
-tools become functions, and missing fields are filled in.
+ They are converted as by `lmdeck.relay`: tools that only a vendor's servers run are removed,
+custom tools become functions, and missing fields are added.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`/v1/chat/completions` and `/v1/completions`.
 
 The rules are LM Studio's observed ones, not OpenAI's: `content: null` is refused, `tool_choice` is one of three strings,
-`json_object` does not exist, images are base64 data URIs, one bad tool fails the request, unknown fields pass unseen.
+`json_object` does not exist, images are base64 data URIs, one invalid tool fails the request, unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def chat_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> tuple[ChatJob, ResponseMode]:
-    """Validate a chat completion request, in the order in which LM Studio complains.
+    """Validate a chat completion request, in the order of LM Studio's checks.
 
     Raises:
         Refusal: The request is invalid.

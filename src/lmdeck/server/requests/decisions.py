@@ -32,12 +32,12 @@ def decision_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) ->
     questions = body.get("questions")
     if not isinstance(questions, list) or not 1 <= len(questions) <= MAX_QUESTIONS:
         raise invalid(f"'questions' field must be an array of 1 to {MAX_QUESTIONS} questions", param="questions")
-    given = body.get("input")
+    value = body.get("input")
     images: list[str] = []
-    if isinstance(given, str):
-        text = given
-    elif isinstance(given, list):
-        text = "\n".join(line for item in given for line in _lines(item, images))
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, list):
+        text = "\n".join(line for item in value for line in _lines(item, images))
     else:
         raise invalid("'input' field must be a string or an array of messages", param="input")
     return DecisionJob(

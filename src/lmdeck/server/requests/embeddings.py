@@ -23,8 +23,8 @@ def embedding_job(body: Mapping[str, Any], models: Sequence[ModelDescription]) -
         Refusal: The input is not text (arrays of token ids are refused), or the model is not an embedding model.
     """
     as_base64 = body.get("encoding_format") == "base64"
-    given = body.get("input")
-    texts = [given] if isinstance(given, str) else given
+    value = body.get("input")
+    texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise invalid("'input' field must be a string or an array of strings")
     if len(texts) > MAX_TEXTS:

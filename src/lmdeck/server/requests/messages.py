@@ -84,8 +84,8 @@ def _blocks(role: str, content: list[Any], param: str) -> list[ChatMessage]:
                 texts.append(text)
             case {"type": "image", "source": {"type": "base64", "media_type": str(kind), "data": str(data)}}:
                 images.append(_image(f"data:{kind};base64,{data}", f"{param}.{index}"))
-            case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": dict() as given}:
-                calls.append(CalledTool(id=call_id, name=name, arguments=msgspec.json.encode(given).decode()))
+            case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": dict() as arguments}:
+                calls.append(CalledTool(id=call_id, name=name, arguments=msgspec.json.encode(arguments).decode()))
             case {"type": "tool_result", "tool_use_id": str(call_id)}:
                 text = "\n".join(_texts(block.get("content") or "", f"{param}.{index}.content"))
                 results.append(ChatMessage(role="tool", text=text, tool_call_id=call_id))

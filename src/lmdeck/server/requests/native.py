@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from lmdeck.server.errors import Refusal
+from lmdeck.server.errors import issue
 from lmdeck.server.jobs import ChatJob, ChatMessage, Integration, LoadJob, Provider
 from lmdeck.server.requests.body import IMAGE_URI, choose_model, flag
 from lmdeck.server.requests.sampling import integer, sampling
@@ -45,13 +45,13 @@ def native_chat(body: Mapping[str, Any], models: Sequence[ModelDescription]) -> 
     model = choose_model(required_text(body, "model"), models)
     system_prompt, previous = body.get("system_prompt"), body.get("previous_response_id")
     if system_prompt is not None and not isinstance(system_prompt, str):
-        raise _issue("Expected string", "system_prompt", "invalid_type")
+        raise issue("Expected string", "system_prompt", "invalid_type")
     if previous is not None and not (isinstance(previous, str) and previous.startswith("resp_")):
-        raise _issue('Must start with "resp_"', "previous_response_id", "invalid_string")
+        raise issue('Must start with "resp_"', "previous_response_id", "invalid_string")
     reasoning = body.get("reasoning")
     if reasoning is not None and reasoning not in REASONING:
         options = " | ".join(f"'{option}'" for option in REASONING)
-        raise _issue(f"Invalid enum value. Expected {options}", "reasoning", "invalid_enum_value")
+        raise issue(f"Invalid enum value. Expected {options}", "reasoning", "invalid_enum_value")
     message = _message(body.get("input"))
     return NativeChat(
         job=ChatJob(
@@ -78,7 +78,7 @@ def required_text(body: Mapping[str, Any], name: str) -> str:
     """
     value = body.get(name)
     if not isinstance(value, str) or not value:
-        raise _issue(f'"{name}" is required', name, "missing_required_parameter")
+        raise issue(f'"{name}" is required', name, "missing_required_parameter")
     return value
 
 
@@ -86,7 +86,7 @@ def _message(value: object) -> ChatMessage:
     if isinstance(value, str):
         return ChatMessage(role="user", text=value)
     if not isinstance(value, list) or not value:
-        raise _issue('"input" is required', "input", "missing_required_parameter")
+        raise issue('"input" is required', "input", "missing_required_parameter")
     texts: list[str] = []
     images: list[str] = []
     for index, item in enumerate(value):
@@ -96,9 +96,9 @@ def _message(value: object) -> ChatMessage:
             case {"type": "image", "data_url": str(url)} if IMAGE_URI.fullmatch(url):
                 images.append(url)
             case {"type": "image"}:
-                raise _issue("Expected a base64-encoded data URL", f"input.{index}.data_url", "invalid_string")
+                raise issue("Expected a base64-encoded data URL", f"input.{index}.data_url", "invalid_string")
             case _:
-                raise _issue("Invalid input", f"input.{index}", "invalid_union")
+                raise issue("Invalid input", f"input.{index}", "invalid_union")
     return ChatMessage(role="user", text="\n".join(texts), images=tuple(images))
 
 
@@ -106,7 +106,7 @@ def _integrations(value: object) -> tuple[Integration, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or len(value) > MAX_INTEGRATIONS:
-        raise _issue(f"Expected an array of at most {MAX_INTEGRATIONS}", "integrations", "invalid_type")
+        raise issue(f"Expected an array of at most {MAX_INTEGRATIONS}", "integrations", "invalid_type")
     return tuple(_integration(item, f"integrations.{index}") for index, item in enumerate(value))
 
 
@@ -120,7 +120,7 @@ def _integration(item: Any, param: str) -> Integration:  # JSON
         case {"type": "ephemeral_mcp", "server_label": str(label), "server_url": str(url)} if label and url:
             headers = item.get("headers") or {}
             if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
-                raise _issue("Expected an object of strings", f"{param}.headers", "invalid_type")
+                raise issue("Expected an object of strings", f"{param}.headers", "invalid_type")
             return Integration(
                 provider=Provider(type="ephemeral_mcp", server_label=label),
                 url=url,
@@ -128,7 +128,7 @@ def _integration(item: Any, param: str) -> Integration:  # JSON
                 headers=headers,
             )
         case _:
-            raise _issue("Invalid input", param, "invalid_union")
+            raise issue("Invalid input", param, "invalid_union")
 
 
 def _allowed(item: dict[str, Any], param: str) -> tuple[str, ...] | None:
@@ -136,7 +136,7 @@ def _allowed(item: dict[str, Any], param: str) -> tuple[str, ...] | None:
     if allowed is None:
         return None
     if not isinstance(allowed, list) or not all(isinstance(name, str) for name in allowed):
-        raise _issue("Expected an array of strings", f"{param}.allowed_tools", "invalid_type")
+        raise issue("Expected an array of strings", f"{param}.allowed_tools", "invalid_type")
     return tuple(allowed)
 
 
@@ -164,9 +164,5 @@ def download_request(body: Mapping[str, Any]) -> tuple[str, str | None]:
     """
     quantization = body.get("quantization")
     if quantization is not None and not isinstance(quantization, str):
-        raise _issue("Expected string", "quantization", "invalid_type")
+        raise issue("Expected string", "quantization", "invalid_type")
     return required_text(body, "model"), quantization
-
-
-def _issue(message: str, param: str, code: str) -> Refusal:
-    return Refusal(400, message, param=param, code=code)

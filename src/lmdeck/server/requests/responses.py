@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from lmdeck.server.errors import Refusal
+from lmdeck.server.errors import Refusal, issue
 from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, Integration, Provider
 from lmdeck.server.requests.body import choose_model, flag, image_uri
 from lmdeck.server.requests.sampling import sampling
@@ -64,16 +64,16 @@ def _text(body: Mapping[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise _issue("Expected string", name, "invalid_type")
+    raise issue("Expected string", name, "invalid_type")
 
 
-def _messages(given: object) -> list[ChatMessage]:
-    if isinstance(given, str):
-        return [ChatMessage(role="user", text=given)]
-    if not isinstance(given, list) or not given:
+def _messages(value: object) -> list[ChatMessage]:
+    if isinstance(value, str):
+        return [ChatMessage(role="user", text=value)]
+    if not isinstance(value, list) or not value:
         raise _wrong_input()
     messages: list[ChatMessage] = []
-    for item in given:
+    for item in value:
         if not isinstance(item, dict):
             raise _wrong_input()
         match item.get("type", "message"):
@@ -142,14 +142,14 @@ def _schema(text: object) -> Mapping[str, Any] | bool | None:
         return None
     form = text.get("format") if isinstance(text, dict) else None
     if form is None:
-        raise _issue("Required", "text.format", "missing_required_parameter")
+        raise issue("Required", "text.format", "missing_required_parameter")
     match form:
         case {"type": "text"}:
             return None
         case {"type": "json_schema", "schema": dict() | bool() as schema}:
             return schema
         case _:
-            raise _issue("Invalid input", "text.format", "invalid_union")
+            raise issue("Invalid input", "text.format", "invalid_union")
 
 
 def _servers(tools: object) -> list[Integration]:
@@ -169,13 +169,9 @@ def _servers(tools: object) -> list[Integration]:
                     )
                 )
             case _:
-                raise _issue("Required", f"tools.{index}.server_url", "invalid_type")
+                raise issue("Required", f"tools.{index}.server_url", "invalid_type")
     return found
 
 
 def _wrong_input() -> Refusal:
-    return _issue("Invalid type for 'input'.", "input", "invalid_union")
-
-
-def _issue(message: str, param: str, code: str) -> Refusal:
-    return Refusal(400, message, param=param, code=code)
+    return issue("Invalid type for 'input'.", "input", "invalid_union")

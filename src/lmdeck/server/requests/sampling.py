@@ -75,9 +75,9 @@ def _logit_bias(bias: object) -> dict[int, float] | None:
 
 
 def _stop(stop: object) -> tuple[str, ...]:
-    given = [] if stop is None else [stop] if isinstance(stop, str) else stop
-    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+    texts = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise invalid("'stop' field must be a string or an array of strings")
-    if len(given) > MAX_STOP_STRINGS:
+    if len(texts) > MAX_STOP_STRINGS:
         raise invalid(f"'stop' field must hold at most {MAX_STOP_STRINGS} strings")
-    return tuple(text for text in given if text)
+    return tuple(text for text in texts if text)

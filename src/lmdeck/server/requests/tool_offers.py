@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from lmdeck.server.errors import Refusal, invalid, tool_issues
+from lmdeck.server.errors import invalid, issue, tool_issues
 from lmdeck.server.jobs import ChatTool, ToolChoice
 from lmdeck.server.requests.body import js_type
 
@@ -87,14 +87,14 @@ def responses_tools(tools: object) -> list[ChatTool]:
     Raises:
         Refusal: A tool has another type, or a function lacks the type of its parameters.
     """
-    given = [] if tools is None else tools
-    if not isinstance(given, list):
-        raise _issue("Expected array", "tools", "invalid_type")
+    entries = [] if tools is None else tools
+    if not isinstance(entries, list):
+        raise issue("Expected array", "tools", "invalid_type")
     read: list[ChatTool] = []
-    for index, tool in enumerate(given):
+    for index, tool in enumerate(entries):
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind not in {"function", "mcp"}:
-            raise _issue(
+            raise issue(
                 "Invalid discriminator value. Expected 'function' | 'mcp'",
                 f"tools.{index}.type",
                 "invalid_union_discriminator",
@@ -102,9 +102,9 @@ def responses_tools(tools: object) -> list[ChatTool]:
         if kind == "function":
             parameters = tool.get("parameters")
             if not (isinstance(tool.get("name"), str) and tool["name"]):
-                raise _issue("Required", f"tools.{index}.name", "invalid_type")
+                raise issue("Required", f"tools.{index}.name", "invalid_type")
             if not isinstance(parameters, dict) or parameters.get("type") != "object":
-                raise _issue("Invalid input", f"tools.{index}", "custom")
+                raise issue("Invalid input", f"tools.{index}", "custom")
             read.append(
                 ChatTool(name=tool["name"], parameters=parameters, description=str(tool.get("description") or ""))
             )
@@ -117,17 +117,17 @@ def anthropic_tools(tools: object) -> list[ChatTool]:
     Raises:
         Refusal: A tool has no name, or no schema of type object.
     """
-    given = [] if tools is None else tools
-    if not isinstance(given, list):
-        raise _issue("request.tools: Expected array", "tools", "invalid_type")
+    entries = [] if tools is None else tools
+    if not isinstance(entries, list):
+        raise issue("request.tools: Expected array", "tools", "invalid_type")
     read: list[ChatTool] = []
-    for index, tool in enumerate(given):
+    for index, tool in enumerate(entries):
         match tool:
             case {"name": str(name), "input_schema": {"type": "object"} as schema} if name:
                 description = str(tool.get("description") or "")
                 read.append(ChatTool(name=name, parameters=schema, description=description))
             case _:
-                raise _issue(f"request.tools.{index}: Invalid input", f"tools.{index}", "custom")
+                raise issue(f"request.tools.{index}: Invalid input", f"tools.{index}", "custom")
     return read
 
 
@@ -143,7 +143,7 @@ def tools_and_choice(choice: object, tools: list[ChatTool]) -> tuple[list[ChatTo
     if kind in {"tool", "function"} and isinstance(choice, dict):
         named = [tool for tool in tools if tool.name == choice.get("name")]
         if not named:
-            raise _issue(f"Tool '{choice.get('name')}' not found in tools.", "tool_choice", "invalid_value")
+            raise issue(f"Tool '{choice.get('name')}' not found in tools.", "tool_choice", "invalid_value")
         return named, "required"
     match kind:
         case None | "auto":
@@ -153,8 +153,4 @@ def tools_and_choice(choice: object, tools: list[ChatTool]) -> tuple[list[ChatTo
         case "none":
             return tools, "none"
         case _:
-            raise _issue(f"Invalid tool_choice value: {kind!r}.", "tool_choice", "invalid_value")
-
-
-def _issue(message: str, param: str, code: str) -> Refusal:
-    return Refusal(400, message, param=param, code=code)
+            raise issue(f"Invalid tool_choice value: {kind!r}.", "tool_choice", "invalid_value")
