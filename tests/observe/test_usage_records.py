@@ -19,7 +19,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import RecordedExchange, load
-from lmdeck.testing.recordings.replay import understand
+from lmdeck.testing.recordings.replay import parse_exchange
 from loopback import PATIENCE
 
 
@@ -234,9 +234,9 @@ def test_a_failure_has_a_recording_that_fails_the_same_way(
     with open_store(tmp_path / "usage.db") as store:
         (failure,) = store.failures()
     assert exchange.ended.startswith(failure.kind)
-    assert understand(exchange).error is not None
+    assert parse_exchange(exchange).error is not None
     if fault.startswith("context"):
-        assert type(understand(exchange).error).__name__ == failure.kind == "ContextLengthError"
+        assert type(parse_exchange(exchange).error).__name__ == failure.kind == "ContextLengthError"
     elif streams:
         assert exchange.pieces
 

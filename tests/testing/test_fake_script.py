@@ -89,7 +89,7 @@ def test_rules_go_before_the_queue_and_repeat_their_last_answer() -> None:
 
 
 def test_an_unexpected_request_fails_the_test_and_says_which() -> None:
-    with pytest.raises(AssertionError, match=r"nothing was scripted, the first of them: POST .*'What now\?'"):  # noqa: PT012, SIM117  # the end of the block is what is tested
+    with pytest.raises(AssertionError, match=r"had no scripted answer, the first of them: POST .*'What now\?'"):  # noqa: PT012, SIM117  # the end of the block is what is tested
         with FakeLMStudio() as fake:
             with pytest.raises(ServerError, match="no answer left"):
                 fake.client(retry_attempts=1).chat().user("What now?").send()

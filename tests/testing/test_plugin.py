@@ -55,7 +55,7 @@ def test_what_was_not_scripted_fails_the_test(pytester: pytest.Pytester) -> None
     """)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*nothing was scripted*Surprise*"])
+    result.stdout.fnmatch_lines(["*had no scripted answer*Surprise*"])
 
 
 def test_a_real_lm_studio_and_the_network_are_out_of_reach(pytester: pytest.Pytester) -> None:

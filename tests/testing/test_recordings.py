@@ -13,7 +13,7 @@ from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load, save
 from lmdeck.testing.recordings.recorder import Recorder
-from lmdeck.testing.recordings.replay import understand
+from lmdeck.testing.recordings.replay import parse_exchange
 from ports import free_port
 
 MODEL = "qwen2.5-7b-instruct"
@@ -61,7 +61,7 @@ def test_true_bytes_and_no_secrets_are_kept(cassette: Path) -> None:
 
 
 def test_a_recording_is_read_again_offline(cassette: Path) -> None:
-    chats = [understand(exchange) for exchange in load(cassette) if exchange.method == "POST"]
+    chats = [parse_exchange(exchange) for exchange in load(cassette) if exchange.method == "POST"]
     hello, call, native, busy, cut = chats
     assert hello.reply
     assert (hello.reply.content, hello.reply.reasoning) == ("Zoë says hello", "greet")
@@ -97,7 +97,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_are(tmp_path: Path) -> None:
     )
     (exchange,) = load(tmp_path / "c")
     assert exchange.body == odd
-    assert understand(exchange).error is not None
+    assert parse_exchange(exchange).error is not None
 
 
 def test_an_upstream_that_is_not_there_is_told(tmp_path: Path) -> None:

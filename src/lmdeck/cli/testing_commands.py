@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.recordings.cassette import RecordedExchange
-    from lmdeck.testing.recordings.replay import Understood
+    from lmdeck.testing.recordings.replay import ParsedExchange
     from lmdeck.testing.verdict import Outcome, Repaired, Trial
 
 STYLES = {"survived": "green", "reported": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
@@ -149,24 +149,24 @@ def replay(
     The exit code is 1 if an answer has an error.
     """
     from lmdeck.testing.recordings.cassette import load
-    from lmdeck.testing.recordings.replay import understand
+    from lmdeck.testing.recordings.replay import parse_exchange
 
     def warn(what: str) -> None:
         show_line(WARNING, what, on=errors)
 
     is_good = True
     for exchange in load(cassette, warn):
-        understood = understand(exchange)
-        is_good = is_good and understood.error is None
+        parsed = parse_exchange(exchange)
+        is_good = is_good and parsed.error is None
         if as_json:
-            echo_json(_as_row(understood), on_one_line=True)
+            echo_json(_as_row(parsed), on_one_line=True)
         else:
-            _show(understood)
+            _show(parsed)
     raise typer.Exit(0 if is_good else 1)
 
 
-def _as_row(understood: Understood) -> dict[str, object]:
-    exchange, reply, error = understood.exchange, understood.reply, understood.error
+def _as_row(parsed: ParsedExchange) -> dict[str, object]:
+    exchange, reply, error = parsed.exchange, parsed.reply, parsed.error
     return {
         "request": f"{exchange.method} {exchange.path}",
         "status": exchange.status,
@@ -178,8 +178,8 @@ def _as_row(understood: Understood) -> dict[str, object]:
     }
 
 
-def _show(understood: Understood) -> None:
-    exchange, reply, error = understood.exchange, understood.reply, understood.error
+def _show(parsed: ParsedExchange) -> None:
+    exchange, reply, error = parsed.exchange, parsed.reply, parsed.error
     asked = _short(safe(f"{exchange.method} {exchange.path}"))
     show_line(GOOD if error is None else BAD, f" → {exchange.status}", label=asked)
     if error is not None:

@@ -52,6 +52,6 @@ def __getattr__(name: str) -> object:
         from lmdeck.errors import ConfigurationError
 
         raise ConfigurationError(
-            f"The fake needs the package {error.name}, which is not installed.",
+            f"The fake LM Studio needs the package {error.name}, which is not installed.",
             hint='Install it with `pip install "lmdeck[testing]"`.',
         ) from error

@@ -38,7 +38,7 @@ class Expectations:
         """Wait until an answer is being generated.
 
         Raises:
-            AssertionError: None was within the given time.
+            AssertionError: None was started within `seconds`.
         """
         self._wait(lambda: self.in_progress > 0, seconds, "no answer was started")
 
@@ -46,9 +46,9 @@ class Expectations:
         """Wait until no answer is being generated: none is requested, or its client has left.
 
         Raises:
-            AssertionError: The model was still busy after the given time.
+            AssertionError: An answer was still being generated after `seconds`.
         """
-        self._wait(lambda: not self.in_progress, seconds, "an answer is still being made")
+        self._wait(lambda: not self.in_progress, seconds, "an answer is still being generated")
 
     def _wait(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         deadline = time.monotonic() + seconds
@@ -76,10 +76,10 @@ class Expectations:
         """
         if self.unexpected:
             first = self.unexpected[0]
-            came = f"{len(self.unexpected)} request(s) came for which nothing was scripted"
-            raise AssertionError(f"{came}, the first of them: {first}.{self._shown()}")
+            count = f"{len(self.unexpected)} request(s) had no scripted answer"
+            raise AssertionError(f"{count}, the first of them: {first}.{self._shown()}")
 
-    def _asked(self) -> list[SentRequest]:
+    def _answer_requests(self) -> list[SentRequest]:
         return [request for request in self.requests if request.wants_answer]
 
     def assert_sent(
@@ -119,8 +119,8 @@ class Expectations:
         """
         uses = [use for request in self.requests for use in request.tool_uses if use.result is not None]
         for use in reversed(uses):
-            given = {key: use.arguments.get(key) for key in arguments}
-            if use.name == name and given == arguments and result in (None, use.result):
+            used = {key: use.arguments.get(key) for key in arguments}
+            if use.name == name and used == arguments and result in (None, use.result):
                 return use
         made = list(dict.fromkeys(f"{use.name}({_written(use.arguments)}) → {use.result!r}" for use in uses))
         shown = "".join(f"\n  {line}" for line in made) or "\n  none"
@@ -135,7 +135,7 @@ class Expectations:
         Raises:
             AssertionError: The number was different.
         """
-        asked = [request for request in self._asked() if path in (None, request.path)]
+        asked = [request for request in self._answer_requests() if path in (None, request.path)]
         if len(asked) != count:
             raise AssertionError(f"Expected {count} request(s), found {len(asked)}.{self._shown()}")
 
@@ -153,9 +153,9 @@ class Expectations:
         return "\nRequests received:" + ("".join(lines[:SHOWN] + more) or "\n  none")
 
     def _difference(self, body: Mapping[str, Any] | None) -> str:
-        if not body or not self._asked():
+        if not body or not self._answer_requests():
             return ""
-        last = self._asked()[-1].body
+        last = self._answer_requests()[-1].body
         return _diff(body, {name: last.get(name) for name in body})
 
 

@@ -135,7 +135,7 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
     def start(self, *, as_fake: bool = False) -> Self:
         """Start the server, on a free port unless one was chosen; a `with` block does it.
 
-        With `as_fake`, it introduces itself as a fake (header `Server`), so that `lmdeck doctor` does not report an LM Studio.
+        With `as_fake`, it identifies itself as a fake (header `Server`), so that `lmdeck doctor` does not report an LM Studio.
         """
         if self._server is None:
             self._models.forget_loop()
@@ -202,8 +202,8 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
 
         return AsyncLMStudio(**self._settings(settings))
 
-    def _settings(self, given: ClientSettings) -> ClientSettings:
-        settings: ClientSettings = {"base_url": self.base_url, "retry_delay": 0.01, **given}
+    def _settings(self, overrides: ClientSettings) -> ClientSettings:
+        settings: ClientSettings = {"base_url": self.base_url, "retry_delay": 0.01, **overrides}
         if self._api_token is not None:
             settings.setdefault("api_token", self._api_token)
         return settings

@@ -67,13 +67,13 @@ class FakeModel(Struct, kw_only=True):
         """Add a loaded instance and return it."""
         number = len(self.instances) + 1
         config = {"parallel": self.parallel} if self.type != "embeddings" else {}
-        made = Instance(
+        instance = Instance(
             id=self.key if number == 1 else f"{self.key}:{number}",
             context_length=(job.context_length if job else None) or self.context_length,
             config={**config, **(job.config if job else {})},
         )
-        self.instances.append(made)
-        return made
+        self.instances.append(instance)
+        return instance
 
 
 class FakeModelStore:
@@ -151,9 +151,9 @@ class FakeModelStore:
         model = self.models[job.model]
         for _ in range(LOAD_STEPS):
             await self._load_step(model)
-        made = self._record_load(model, job)
+        instance = self._record_load(model, job)
         kind: Literal["llm", "embedding"] = "embedding" if model.type == "embeddings" else "llm"
-        return Loaded(instance=made, seconds=model.load_seconds, type=kind)
+        return Loaded(instance=instance, seconds=model.load_seconds, type=kind)
 
     async def _load_step(self, model: FakeModel) -> None:
         if model.refuses_to_load is not None:

@@ -62,10 +62,10 @@ class SentRequest(Struct, frozen=True, kw_only=True):
     @property
     def messages(self) -> list[Mapping[str, Any]]:
         """The history: `messages`, or `input` as messages."""
-        given = self.body.get("messages", self.body.get("input"))
-        if isinstance(given, str):
-            return [{"role": "user", "content": given}]
-        items = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+        value = self.body.get("messages", self.body.get("input"))
+        if isinstance(value, str):
+            return [{"role": "user", "content": value}]
+        items = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
         return [item if "role" in item or "type" not in item else {"role": "user", **item} for item in items]
 
     @property
@@ -85,8 +85,8 @@ class SentRequest(Struct, frozen=True, kw_only=True):
     @property
     def tools(self) -> list[str]:
         """The names of the offered tools."""
-        given = self.body.get("tools")
-        tools = [tool for tool in given if isinstance(tool, Mapping)] if isinstance(given, list) else []
+        value = self.body.get("tools")
+        tools = [tool for tool in value if isinstance(tool, Mapping)] if isinstance(value, list) else []
         return [str(_function(tool).get("name") or tool.get("server_label") or "") for tool in tools]
 
     @property

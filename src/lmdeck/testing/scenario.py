@@ -103,7 +103,7 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
         )
 
     def _content(self) -> str:
-        """Return the text of the answer; if only a fault is given, some words that it can cut."""
+        """Return the text of the answer; if there is only a fault, a filler text that it can cut."""
         if self.json is not None:
             return msgspec.json.encode(self.json).decode()
         has_answer = self.reply or self.reasoning or self.tool_call or self.tool_calls or self.from_schema
@@ -112,7 +112,7 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
     """A scenario file.
-    Without `strict`, a request without a scripted answer is answered with its own words.
+    Without `strict`, a request without a scripted answer gets its own text back.
     """
 
     seed: int = 0
@@ -163,7 +163,7 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def _user_says(words: str, *, calls: bool) -> Callable[[SentRequest], bool]:
-    """Return whether the last user message contains words.
+    """Return a condition: the last user message contains `words`.
     The result of a call is not answered by the same call again.
     """
     return lambda request: words.lower() in request.last_user.lower() and not (calls and request.brings_tool_result)

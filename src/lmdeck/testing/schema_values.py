@@ -24,13 +24,16 @@ def value_for(schema: object, root: Mapping[str, Any] | None = None, depth: int 
     """Return a value that matches a schema, always the same one; `root` resolves references.
 
     Raises:
-        ConfigurationError: The schema is nested without end, or uses an unsupported keyword (`pattern`).
+        ConfigurationError: The schema is recursive, or uses an unsupported keyword (`pattern`).
     """
     if not isinstance(schema, Mapping):
         return None if schema is False else "text"
     root = schema if root is None else root
     if depth > MAX_DEPTH:
-        raise ConfigurationError("The schema is infinitely nested.", hint="Script this answer with `.json(…)`.")
+        raise ConfigurationError(
+            f"The schema is nested more than {MAX_DEPTH} levels deep; it may be recursive.",
+            hint="Script this answer with `.json(…)`.",
+        )
     if "$ref" in schema:
         return value_for(_resolved(str(schema["$ref"]), root), root, depth + 1)
     for keyword in ("const", "default"):
@@ -112,8 +115,8 @@ def _resolved(reference: str, root: Mapping[str, Any]) -> object:
 def _merged(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {name: value for name, value in schema.items() if name != "allOf"}
     for part in schema["allOf"]:
-        given = _resolved(str(part["$ref"]), root) if "$ref" in part else part
-        for name, value in given.items() if isinstance(given, Mapping) else ():
+        part_schema = _resolved(str(part["$ref"]), root) if "$ref" in part else part
+        for name, value in part_schema.items() if isinstance(part_schema, Mapping) else ():
             old = merged.get(name)
             if isinstance(value, Mapping) and isinstance(old, Mapping):
                 merged[name] = {**old, **value}

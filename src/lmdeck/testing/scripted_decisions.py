@@ -20,12 +20,12 @@ def distribution(question: DecisionQuestion, scripted: Mapping[str, Any]) -> tup
     values = [option.value for option in question.options]
     if question.name is None or question.name not in scripted:
         return tuple(1 / len(values) for _ in values)
-    given = scripted[question.name]
-    if given is None:
+    scripted_answer = scripted[question.name]
+    if scripted_answer is None:
         return None
-    if question.kind == "predicate" and isinstance(given, (int, float)):
-        return (float(given), 1 - float(given))
-    chosen = given if isinstance(given, Mapping) else {given: 1.0}
+    if question.kind == "predicate" and isinstance(scripted_answer, (int, float)):
+        return (float(scripted_answer), 1 - float(scripted_answer))
+    chosen = scripted_answer if isinstance(scripted_answer, Mapping) else {scripted_answer: 1.0}
     unknown = [label for label in chosen if label not in values]
     if unknown:
         message = f"The question {question.name!r} has no option {unknown[0]!r}; it has {values}."

@@ -131,27 +131,27 @@ def _outcome(run: _ProgramRun, expected: str) -> Outcome:
 def _run(
     command: Sequence[str], scenario: Scenario, fault: str | None, timeout: float, *, repaired: bool = False
 ) -> _ProgramRun:
-    began = time.monotonic()
+    started = time.monotonic()
     with closing(scenario.fake().start()) as fake, _server(fake, timeout, repaired=repaired) as url:
-        _arm(fake, fault)
+        _inject(fake, fault)
         environment = {**os.environ, **environment_for(url)}
         try:
-            done = subprocess.run(  # the user's own program is the point
+            done = subprocess.run(  # running the user's own program is the purpose
                 list(command), env=environment, capture_output=True, text=True, timeout=timeout, check=False,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return _ProgramRun(code=None, output="", errors="", seconds=time.monotonic() - began)
+            return _ProgramRun(code=None, output="", errors="", seconds=time.monotonic() - started)
         except OSError as error:
             raise ConfigurationError(
                 f"The program {command[0]} cannot be run: {error.strerror}.", hint="Check its name."
             ) from error
-    return _ProgramRun(code=done.returncode, output=done.stdout, errors=done.stderr, seconds=time.monotonic() - began)
+    return _ProgramRun(code=done.returncode, output=done.stdout, errors=done.stderr, seconds=time.monotonic() - started)
 
 
 @contextmanager
 def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[str]:
-    """Return the address for the program.
+    """Yield the base URL for the program.
     The repair's limits on silence expire before the program counts as hung.
     """
     if not repaired:
@@ -163,8 +163,8 @@ def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[s
         yield server.base_url
 
 
-def _arm(fake: FakeLMStudio, fault: str | None) -> None:
-    """Make every answer fail; a closed port stays closed while the program runs."""
+def _inject(fake: FakeLMStudio, fault: str | None) -> None:
+    """Make every answer fail; if the fault closes the port, it stays closed while the program runs."""
     if fault is not None and FAULTS[fault].closes_port:
         fake.close_port()
     else:

@@ -87,14 +87,12 @@ def load(path: str | Path, skipped: Callable[[str], object] = _log.warning) -> l
         try:
             exchanges.append(msgspec.json.decode(line.rstrip(), type=RecordedExchange))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            if not _is_torn(line, error):
+            if not _is_incomplete(line, error):
                 raise ConfigurationError(
                     f"Line {number} of {path} is not a recorded exchange: {error}.",
                     hint="Record it again with `lmdeck record`.",
                 ) from error
-            skipped(
-                f"Line {number} of {path} was skipped: it is torn, because its writer was stopped while writing it."
-            )
+            skipped(f"Line {number} of {path} was skipped: it is incomplete, because its writer was stopped.")
     return exchanges
 
 
@@ -116,6 +114,6 @@ def append(exchange: RecordedExchange, path: str | Path) -> None:
     append_line(path, msgspec.json.encode(exchange))
 
 
-def _is_torn(line: bytes, error: Exception) -> bool:
+def _is_incomplete(line: bytes, error: Exception) -> bool:
     """Whether a line is incomplete; a later writer may have continued on the same line."""
     return line.startswith(b"{") and (not line.endswith(b"\n") or "truncated" in str(error))

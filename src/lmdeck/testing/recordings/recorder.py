@@ -33,7 +33,7 @@ HOP_HEADERS = frozenset({
 NOT_FORWARDED = HOP_HEADERS | PAGE_ORIGIN
 MAX_BODY_BYTES = 64 << 20
 PATIENCE = Timeouts(connect=10.0, first_token=3600.0, idle=3600.0)
-"""The application's own limits are the ones that count."""
+"""Long, since the application has time limits of its own."""
 
 
 _log = logging.getLogger("lmdeck.testing")
@@ -71,8 +71,8 @@ class Recorder:
         """Forward one request."""
         if scope["type"] != "http":
             return
-        given = joined_headers(scope["headers"])
-        refusal = _refusal(scope, given, self._hosts)
+        headers = joined_headers(scope["headers"])
+        refusal = _refusal(scope, headers, self._hosts)
         try:
             body = b"" if refusal else await read_body(scope, receive, MAX_BODY_BYTES)
         except ClientGoneError:
@@ -82,9 +82,9 @@ class Recorder:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        exchange = RecordedExchange(method=scope["method"], path=scope["path"], request_headers=given)
+        exchange = RecordedExchange(method=scope["method"], path=scope["path"], request_headers=headers)
         try:
-            await run_until_disconnect(receive, self._forward(scope, given, body, exchange, send))
+            await run_until_disconnect(receive, self._forward(scope, headers, body, exchange, send))
         except ClientGoneError:
             exchange.ended = LEFT
         finally:
@@ -105,7 +105,7 @@ class Recorder:
         try:
             answer = await self._transport.open(request)
             try:
-                await _pass_back(answer, exchange, began, send)
+                await _forward_response(answer, exchange, began, send)
             finally:
                 answer.close()
         except TransportError as error:
@@ -120,7 +120,7 @@ class Recorder:
         redact(exchange, body)
         try:
             append(exchange, self._path)
-        except FileWriteError as error:  # the application has its answer, whatever becomes of the recording
+        except FileWriteError as error:  # the application has received its answer all the same
             self.lost += 1
             self._on_lost(error)
             return
@@ -129,7 +129,7 @@ class Recorder:
             self._on_recorded(exchange)
 
 
-async def _pass_back(answer: AsyncResponse, exchange: RecordedExchange, began: float, send: Send) -> None:
+async def _forward_response(answer: AsyncResponse, exchange: RecordedExchange, began: float, send: Send) -> None:
     exchange.status = answer.status
     exchange.headers = dict(answer.headers)
     raw = [
@@ -151,7 +151,7 @@ def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Resp
     refusal = refuse_request(scope["method"], headers, hosts)
     if refusal is None and not _raw_path(scope).startswith("/"):
         refusal = RefusedRequest(
-            400, "lmdeck record passes on paths only, not addresses.", "Ask for a path, such as /v1/models."
+            400, "lmdeck record forwards paths only, not full URLs.", "Send a path such as /v1/models."
         )
     return (
         None

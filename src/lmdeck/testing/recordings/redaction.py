@@ -96,9 +96,9 @@ class Redaction:
     def __init__(self) -> None:
         self._known: set[str] = set()
 
-    def headers(self, given: Mapping[str, str]) -> dict[str, str]:
+    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return headers by their lower-case names, secrets replaced."""
-        return {name.lower(): self._header(name, value) for name, value in given.items()}
+        return {name.lower(): self._header(name, value) for name, value in headers.items()}
 
     def body(self, value: object) -> Any:  # JSON is anything
         """Return a decoded body with its secrets replaced, wherever else in it they stand.

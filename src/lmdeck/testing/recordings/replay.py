@@ -75,7 +75,7 @@ class ReplayApp:
         return None
 
 
-class Understood(Struct, frozen=True, kw_only=True):
+class ParsedExchange(Struct, frozen=True, kw_only=True):
     """How lmdeck reads a recorded response: as a reply, or as an error with the partial reply.
 
     Both are None for a response that is not an answer: a model list, embeddings, a load.
@@ -86,15 +86,15 @@ class Understood(Struct, frozen=True, kw_only=True):
     error: LMStudioError | None = None
 
 
-def understand(exchange: RecordedExchange) -> Understood:
+def parse_exchange(exchange: RecordedExchange) -> ParsedExchange:
     """Return how a client reads a recorded response."""
     if exchange.status >= 300 or not exchange.status:
         error = api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path)
-        return Understood(exchange=exchange, error=error)
+        return ParsedExchange(exchange=exchange, error=error)
     reader = _reader(exchange)
     if reader is None:
         refused = is_error_body(decoded_or_text(exchange.body))
-        return Understood(
+        return ParsedExchange(
             exchange=exchange,
             error=api_error(exchange.status, exchange.body, exchange.headers, path=exchange.path) if refused else None,
         )
@@ -102,17 +102,17 @@ def understand(exchange: RecordedExchange) -> Understood:
         for piece in exchange.pieces:
             reader.feed(piece.data)
         reader.finish()
-        return Understood(exchange=exchange, reply=reader.reply())
+        return ParsedExchange(exchange=exchange, reply=reader.reply())
     except LMStudioError as error:
-        return Understood(exchange=exchange, error=error, reply=reader.partial())
+        return ParsedExchange(exchange=exchange, error=error, reply=reader.partial())
 
 
 def _reader(exchange: RecordedExchange) -> ChatReader | None:
     asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
     is_completion = exchange.path.endswith("/chat/completions")
-    given = asked.get("tools")
+    listed = asked.get("tools")
     tools: list[Mapping[str, Any]] = (
-        [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+        [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
     )
     if not is_completion:
         tools = offered_tools({"tools": tools})
