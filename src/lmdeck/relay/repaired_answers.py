@@ -18,7 +18,7 @@ from lmdeck._streaming.chat_reader import ChatReader, Observer
 from lmdeck.errors import EndpointNotFoundError, LMStudioError, ToolCallParseError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
-from lmdeck.relay.asked_json import AskedJson
+from lmdeck.relay.requested_json import RequestedJson
 from lmdeck.relay.writing import Writer, rules_of
 from lmdeck.stats import Usage
 
@@ -70,14 +70,14 @@ class ChatRelay:
         *,
         streams: bool,
         adjusted: list[Problem],
-        asked_json: AskedJson | None,
+        requested_json: RequestedJson | None,
         write_error: Callable[[LMStudioError], dict[str, Any]],
     ) -> None:
-        self._reader = make_reader(asked_json.observing(writer.observe) if asked_json else writer.observe)
+        self._reader = make_reader(requested_json.observing(writer.observe) if requested_json else writer.observe)
         self._writer = writer
         self._streams = streams
         self._problems = adjusted
-        self._asked_json = asked_json
+        self._requested_json = requested_json
         self._write_error = write_error
         self._body = b""
         self._is_finished = False
@@ -169,9 +169,9 @@ class ChatRelay:
 
     def _completed(self, reply: Reply) -> Reply:
         """Return the reply with the requested JSON, and write the part that was held back."""
-        if self._asked_json is None:
+        if self._requested_json is None:
             return reply
-        reply, unwritten = self._asked_json.found(reply)
+        reply, unwritten = self._requested_json.found(reply)
         if unwritten:
             self._writer.observe(b"", [Chunk(unwritten)])
         return reply

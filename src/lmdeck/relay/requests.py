@@ -24,7 +24,6 @@ from lmdeck._streaming.translator import Translator
 from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.messages import Problem
-from lmdeck.relay.asked_json import AskedJson
 from lmdeck.relay.chat_requests import chat_body, completion_body, embedding_body
 from lmdeck.relay.chat_writer import ChatWriter, CompletionWriter
 from lmdeck.relay.endpoint_urls import Kind
@@ -32,6 +31,7 @@ from lmdeck.relay.errors import anthropic_error, openai_error
 from lmdeck.relay.messages_requests import message_body
 from lmdeck.relay.messages_writer import MessagesWriter
 from lmdeck.relay.repaired_answers import ChatRelay, EmbeddingRelay, RelayReader
+from lmdeck.relay.requested_json import RequestedJson
 from lmdeck.relay.responses_requests import response_body
 from lmdeck.relay.responses_writer import ResponsesWriter
 
@@ -100,7 +100,7 @@ class RelayRequest:
             self._writer(),
             streams=self.streams,
             adjusted=self.problems,
-            asked_json=self._asked_json(),
+            requested_json=self._requested_json(),
             write_error=lambda error: error_body(self.kind, error),
         )
 
@@ -155,7 +155,7 @@ class RelayRequest:
             model=self.model,
         )
 
-    def _asked_json(self) -> AskedJson | None:
+    def _requested_json(self) -> RequestedJson | None:
         """Return the extraction of requested JSON; None if no JSON was requested."""
         text = self.body.get("text")
         form = self.body.get("response_format") if self.kind == "chat" else None
@@ -165,7 +165,7 @@ class RelayRequest:
             return None
         named = form.get("json_schema", form)
         schema = named.get("schema") if isinstance(named, Mapping) else None
-        return AskedJson(schema if isinstance(schema, Mapping) else {})
+        return RequestedJson(schema if isinstance(schema, Mapping) else {})
 
 
 _TRANSLATORS: dict[str, Callable[[], Translator]] = {

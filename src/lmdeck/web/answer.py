@@ -61,8 +61,8 @@ class StreamedAnswer:
         """Prepare the answer to `chat`, a function that returns the chat to run.
         It is called on the event loop of the run. `resumed` is a paused run to resume.
 
-        `with_details` is for developers: errors are sent unchanged. Otherwise a neutral sentence is sent, with the number under
-        which the error was logged.
+        `with_details` is for development: errors are sent unchanged. Otherwise a neutral sentence is sent, with the
+        number of the log entry.
         """
         self.is_started = False
         self.is_finished = False

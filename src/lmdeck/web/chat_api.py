@@ -1,6 +1,6 @@
-"""The requests of the page's script, without HTTP: one implementation for FastAPI and Flask.
+"""The endpoints of the page's script, without HTTP: one implementation for FastAPI and Flask.
 
-Each method returns the JSON to send, or the refusal; the routes of a framework add the status line and the user.
+Each method returns the JSON to send, or the refusal; the routes of a framework add the status code and the user.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lmdeck.web.requests import (
     TOO_LARGE,
     PageQuestion,
     check_store,
-    shown_paused,
+    paused_summary,
     title_from,
 )
 from lmdeck.web.trust import RefusedRequest
@@ -36,7 +36,7 @@ C = TypeVar("C", Chat, AsyncChat)
 NOT_LOGGED_IN = RefusedRequest(401, "You are not logged in.", "Log in and ask again.")
 
 
-class AskedChat(Struct, Generic[C], frozen=True, kw_only=True):
+class RequestedChat(Struct, Generic[C], frozen=True, kw_only=True):
     """A chat to run and stream.
     `conversation` is the id of the stored conversation, to which `on_end` appends the reply.
     """
@@ -81,21 +81,21 @@ class ChatApi(Struct, frozen=True, kw_only=True):
         store = Conversations(conversations) if isinstance(conversations, str | Path) else conversations
         return cls(store=store, encoding=chosen, title=title, examples=tuple(examples))
 
-    def ask(self, body: bytes, chat: C, owner: str) -> AskedChat[C] | RefusedRequest:
+    def ask(self, body: bytes, chat: C, owner: str) -> RequestedChat[C] | RefusedRequest:
         """Return the chat that answers a question, after storing the question in its conversation."""
         if len(body) > MAX_BODY_BYTES:
             return TOO_LARGE
         try:
             request, encoding = self.encoding.read(body, self.encoding)
             if isinstance(request, PageQuestion) and (self.store is None or request.is_stateless):
-                return AskedChat(chat=chat.with_messages(request.all_messages()), encoding=encoding)
+                return RequestedChat(chat=chat.with_messages(request.all_messages()), encoding=encoding)
             turn = NO_LONGER_WAITING if self.store is None else self.store.begin(request, owner)
         except ConfigurationError as error:
             return RefusedRequest(400, error.message, error.hint)
         if isinstance(turn, RefusedRequest):
             return turn
         add = cast("Conversations", self.store).add_reply
-        return AskedChat(
+        return RequestedChat(
             chat=chat.with_messages(turn.messages),
             encoding=encoding,
             conversation=turn.key,
@@ -112,7 +112,7 @@ class ChatApi(Struct, frozen=True, kw_only=True):
         messages = None if self.store is None else self.store.messages(key, owner)
         if self.store is None or messages is None:
             return NOT_FOUND
-        paused = shown_paused(self.store.paused(key, owner))
+        paused = paused_summary(self.store.paused(key, owner))
         return {"id": key, "messages": to_builtins(messages), "paused": paused}
 
     def rename(self, key: str, owner: str, body: bytes) -> dict[str, Any] | RefusedRequest:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope
 
-DRAINED = 4
-"""How many times the limit is read of a body that is too long."""
+DRAIN_FACTOR = 4
+"""A body that is too large is read up to this many times the limit, and discarded."""
 DRAIN_SECONDS = 5.0
-"""How long a body that is too long is read on."""
+"""The longest time for which a body that is too large is read."""
 BODY_SECONDS = 60.0
-"""How long a body may take to arrive."""
+"""The longest time in which a body must arrive."""
 T = TypeVar("T")
 
 
@@ -29,12 +29,12 @@ class ClientGoneError(Exception):
 
 
 class BodyRefusedError(Exception):
-    """A request body is too long or does not arrive; `status` is that of the answer, 413 or 408."""
+    """A request body is too large, or does not arrive; `status` is the answer's, 413 or 408."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, hint: str) -> None:
         super().__init__(message)
         self.status = status
-        self.hint = "Send a shorter history or smaller images."
+        self.hint = hint
 
 
 async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -49,7 +49,7 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
             await wait_for_disconnect(receive)
         scope.reschedule(0)
 
-    scope = asyncio.timeout(None)  # it cancels the work, and tells this from another cancellation
+    scope = asyncio.timeout(None)  # it cancels the work, and distinguishes this from another cancellation
     try:
         async with scope:
             watcher = asyncio.create_task(watch(scope))
@@ -72,10 +72,10 @@ async def wait_for_disconnect(receive: Receive) -> None:
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """Return the request body.
 
-    One that is too long is read on for a moment, because most senders read a refusal only at its end.
+    One that is too large is read and discarded for a moment, because most clients read a refusal only after they sent all.
 
     Raises:
-        BodyRefusedError: It is longer than `limit` bytes, or did not arrive within `BODY_SECONDS`.
+        BodyRefusedError: It is larger than `limit` bytes, or did not arrive within `BODY_SECONDS`.
         ClientGoneError: The client disconnected before the end of the body.
     """
     parts: list[bytes] = []
@@ -84,7 +84,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     try:
         async with asyncio.timeout(DRAIN_SECONDS if is_too_large else BODY_SECONDS) as time_limit:
             has_more = True
-            while has_more and size <= DRAINED * limit:
+            while has_more and size <= DRAIN_FACTOR * limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
@@ -98,13 +98,15 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
                 has_more = message.get("more_body", False)
     except TimeoutError:
         if not is_too_large:
-            raise BodyRefusedError(408, f"The request body did not arrive within {BODY_SECONDS:g} s.") from None
+            message = f"The request body did not arrive within {BODY_SECONDS:g} s."
+            raise BodyRefusedError(408, message, "Check the connection of the client, and send the request again.") from None
     if is_too_large:
-        raise BodyRefusedError(413, f"The request body is larger than {limit} bytes.")
+        message = f"The request body is larger than {limit} bytes."
+        raise BodyRefusedError(413, message, "Send a shorter history or smaller images.")
     return b"".join(parts)
 
 
 def _announced_length(scope: Scope) -> int:
-    """Return the length of the body by the header `Content-Length`; 0 if there is none."""
+    """Return the length that the header `Content-Length` announces; 0 without one."""
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     return int(announced) if announced.isdigit() and len(announced) < 20 else 0

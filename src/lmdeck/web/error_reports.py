@@ -1,5 +1,6 @@
-"""What a visitor sees of an error: everything in development, else a neutral sentence.
-The sentence has the number of the log entry.
+"""Errors as visitors see them: with details in development, otherwise a neutral sentence.
+
+A number names the log entry with the details.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _STATUSES: tuple[tuple[type[LMStudioError], int], ...] = (
 )
 """The status for each kind of error.
 
-413: the text is too long; 500: the site is to blame; 502: the model is; 503: the model is not there; 504: it is too slow.
+413: the text is too long; 500: an error of the site; 502: of the model's answer; 503: the model is not available; 504: it is
+too slow.
 """
 _SENTENCES = {
     413: "The text is too long for the model: make it shorter.",

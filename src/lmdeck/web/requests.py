@@ -88,8 +88,8 @@ class PageDecisions(Struct, frozen=True):
     decisions: dict[str, bool | str]
 
 
-def shown_paused(paused: PausedRun | None) -> dict[str, Any] | None:
-    """Return what the page needs of a paused run: its id, and the ids of the waiting calls."""
+def paused_summary(paused: PausedRun | None) -> dict[str, Any] | None:
+    """Return the parts of a paused run that the page needs: its id, and the ids of the waiting calls."""
     return None if paused is None else {"run": paused.id, "calls": [call.id for call in paused.calls]}
 
 
@@ -190,5 +190,5 @@ def title_from(body: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The title cannot be decoded: {error}.", hint="Send JSON with a `title`.") from error
     if not title or "\x00" in title:
-        raise ConfigurationError("The title is empty or contains a NUL character.", hint="Send a text.")
+        raise ConfigurationError("The title is empty or contains a NUL character.", hint="Send another one.")
     return title

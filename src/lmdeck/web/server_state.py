@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from lmdeck._client.clients import AsyncLMStudio
     from lmdeck.model_info import ModelInfo
 
-PATIENCE = 5.0
-"""The longest wait for the list of models, in seconds.
-
-The page must not wait for a server that hangs.
-"""
+LIST_SECONDS = 5.0
+"""The longest wait for the list of models, in seconds: the page must not wait for a server that hangs."""
 UNAVAILABLE = "The model is not available right now."
 
 
@@ -31,16 +28,16 @@ async def server_state(lm: AsyncLMStudio, chat: Chat | AsyncChat, *, with_detail
     """
     wanted = chat.spec.model or chat.settings.model
     try:
-        return _described(await asyncio.wait_for(lm.models.list(), PATIENCE), wanted)
+        return _described(await asyncio.wait_for(lm.models.list(), LIST_SECONDS), wanted)
     except TimeoutError as error:
-        silent = error if isinstance(error, LMStudioError) else _silent()
+        silent = error if isinstance(error, LMStudioError) else _no_answer()
         return _unavailable(silent, with_details=with_details)
     except LMStudioError as error:
         return _unavailable(error, with_details=with_details)
 
 
 def _described(models: Sequence[ModelInfo], wanted: str | None) -> dict[str, Any]:
-    found = next((model for model in models if wanted and _is_called(model, wanted)), None)
+    found = next((model for model in models if wanted and _has_name(model, wanted)), None)
     if wanted and found is None:
         return {"state": "ready", "model": wanted, "images": None}  # a server may accept names that it does not list
     model = found or next((model for model in models if model.loaded and model.is_chat_model), None)
@@ -50,13 +47,13 @@ def _described(models: Sequence[ModelInfo], wanted: str | None) -> dict[str, Any
     return {"state": "ready" if model.loaded else "idle", "model": wanted or model.key, "images": images}
 
 
-def _is_called(model: ModelInfo, name: str) -> bool:
+def _has_name(model: ModelInfo, name: str) -> bool:
     return name == model.key or name in model.variants or any(name == instance.id for instance in model.instances)
 
 
-def _silent() -> LMStudioError:
+def _no_answer() -> LMStudioError:
     return RequestTimeoutError(
-        f"The server did not answer within {PATIENCE:g} s.", phase="first_token", seconds=PATIENCE
+        f"The server did not answer within {LIST_SECONDS:g} s.", phase="first_token", seconds=LIST_SECONDS
     )
 
 

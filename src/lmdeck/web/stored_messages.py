@@ -49,7 +49,7 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
     images: tuple[str, ...] | UnsetType = UNSET
     """The images of a question, as data URIs."""
     id: str | UnsetType = UNSET
-    """The id of a stored question, to recognise it after a while."""
+    """The id of a stored question, by which its answer finds it later."""
 
     @classmethod
     def of_round(cls, one: Round) -> StoredMessage:

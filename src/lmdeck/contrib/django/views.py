@@ -26,7 +26,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import ResumedRun
 from lmdeck.web.background_loop import wait
 from lmdeck.web.encodings import find_encoding
-from lmdeck.web.requests import NO_LONGER_WAITING, TOO_LARGE, PageDecisions, shown_paused, title_from
+from lmdeck.web.requests import NO_LONGER_WAITING, TOO_LARGE, PageDecisions, paused_summary, title_from
 from lmdeck.web.server_state import server_state
 from lmdeck.web.stored_messages import LISTED
 from lmdeck.web.trust import content_security_policy
@@ -166,7 +166,7 @@ class ConversationView(GuardedView):
         conversation = _get_or_404(request, key)
         messages = conversation.messages.exclude(role="system").prefetch_related("tool_calls").order_by("position")
         shown = to_builtins([message.stored() for message in messages])
-        paused = shown_paused(conversation.paused)
+        paused = paused_summary(conversation.paused)
         return JsonResponse({"id": str(key), "title": str(conversation), "messages": shown, "paused": paused})
 
     def patch(self, request: HttpRequest, key: UUID) -> JsonResponse:

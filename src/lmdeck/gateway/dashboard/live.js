@@ -5,7 +5,7 @@ const events = new EventSource(`/dashboard/events?range=${encodeURIComponent(doc
 
 events.onmessage = (event) => {
   const focused = document.activeElement?.id;
-  main.innerHTML = JSON.parse(event.data); // made by the gateway, which has escaped what is not its own
+  main.innerHTML = JSON.parse(event.data); // HTML of the gateway, which escapes all values
   if (focused) document.getElementById(focused)?.focus();
   connection.textContent = "live";
 };

@@ -48,6 +48,6 @@ def question_of(messages: Iterable[PageMessage]) -> PageQuestion:
 
 def call_of(call_id: str, name: str, arguments: Any, output: Any) -> StoredCall:
     """Return a call with its output, each as text or as a value."""
-    given = msgspec.json.decode(arguments) if isinstance(arguments, str) else arguments
+    decoded = msgspec.json.decode(arguments) if isinstance(arguments, str) else arguments
     content = output if isinstance(output, str) else msgspec.json.encode(output).decode()
-    return StoredCall(id=call_id, name=name, arguments=msgspec.convert(given, dict[str, Any]), content=content)
+    return StoredCall(id=call_id, name=name, arguments=msgspec.convert(decoded, dict[str, Any]), content=content)

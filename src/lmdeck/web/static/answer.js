@@ -7,7 +7,7 @@ const ENDINGS = {
   stopped: "Stopped before the answer was complete.",
   cut: "Cut off: the connection to the model broke.",
   failed: "The answer failed.",
-  length: "Cut off: the limit of tokens was reached.",
+  length: "Cut off: the token limit was reached.",
   paused: "Waiting for your decision.",
 };
 
@@ -31,13 +31,13 @@ export class Answer {
     this.ended = undefined;
     this.article.querySelector(".lmdeck-ended")?.remove();
     this.article.classList.add("lmdeck-busy");
-    this.begun = performance.now();
+    this.started = performance.now();
     this.timer = setInterval(() => this.showWaiting(), 1000);
   }
 
   // Only a style shows the seconds, so that a screen reader does not read them.
   showWaiting() {
-    const seconds = Math.round((performance.now() - this.begun) / 1000);
+    const seconds = Math.round((performance.now() - this.started) / 1000);
     if (seconds > 1) this.article.dataset.waiting = `${seconds} s`;
   }
 
@@ -112,8 +112,8 @@ export class Answer {
     this.indices.get(index).querySelector(".lmdeck-arguments").append(fragment);
   }
 
-  fill(card, { arguments: given }) {
-    card.querySelector(".lmdeck-arguments").textContent = JSON.stringify(given, null, 1);
+  fill(card, { arguments: values }) {
+    card.querySelector(".lmdeck-arguments").textContent = JSON.stringify(values, null, 1);
   }
 
   addResult(event) {
@@ -144,11 +144,11 @@ export class Answer {
   }
 
   fail({ message, hint, request_id: requestId }) {
-    const said = make("div", "lmdeck-error");
-    said.setAttribute("role", "alert");
-    said.append(make("p", "", message), make("p", "", hint));
-    if (requestId && !hint?.includes(requestId)) said.append(make("p", "lmdeck-request", `Request ${requestId}`));
-    this.article.append(said);
+    const notice = make("div", "lmdeck-error");
+    notice.setAttribute("role", "alert");
+    notice.append(make("p", "", message), make("p", "", hint));
+    if (requestId && !hint?.includes(requestId)) notice.append(make("p", "lmdeck-request", `Request ${requestId}`));
+    this.article.append(notice);
     this.ended = "failed";
   }
 

@@ -1,4 +1,4 @@
-// The chat: sends questions, shows answers while they stream, stops, repeats and edits them, and keeps the conversation.
+// The chat: sends questions, shows answers while they stream, stops, repeats and edits them, and remembers the conversation.
 
 import { Answer } from "./answer.js";
 import { Composer } from "./composer.js";
@@ -59,17 +59,17 @@ class Chat {
     this.ask(question, editing);
   }
 
-  // Ask a question; `replaced` is the question in whose place it is.
+  // Ask a question; `replaced` is the question that it replaces.
   async ask(question, replaced = null) {
     if (this.abort) return;
-    const asked = this.say(question);
+    const asked = this.showQuestion(question);
     const body = this.body(question, replaced);
     const answer = new Answer(this.log, () => this.follow());
     await this.run(body, answer, asked);
     if (answer.isShown) this.note(question, answer);
   }
 
-  // Go on with a run whose calls the visitor has decided on.
+  // Resume a run after the visitor has decided on its calls.
   async decide(run, decisions, answer) {
     if (this.abort) return;
     this.log.lastChild.remove(); // the actions of the answer
@@ -141,7 +141,7 @@ class Chat {
   }
 
   // Show a question; it is stored once the site has accepted it.
-  say({ text, images }) {
+  showQuestion({ text, images }) {
     const article = make("article", "lmdeck-user");
     article.setAttribute("aria-label", "You");
     for (const source of images) {
@@ -244,7 +244,7 @@ class Chat {
     for (const message of messages) {
       if (message.role === "user") {
         close();
-        this.say({ text: message.content, images: message.images ?? [] }).isStored = true;
+        this.showQuestion({ text: message.content, images: message.images ?? [] }).isStored = true;
       } else (answer ??= new Answer(this.log, () => this.follow())).showStored(message);
     }
     if (paused && answer) this.askApproval(paused.run, paused.calls, answer);

@@ -1,4 +1,4 @@
-// Small helpers for elements: making them, icons, and the clipboard.
+// Small helpers for elements: creating them, icons, and the clipboard.
 
 const ICONS = {
   attach: "M12 5v14M5 12h14",
@@ -16,10 +16,10 @@ const ICONS = {
 const SVG = "http://www.w3.org/2000/svg";
 
 export function make(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const element = document.createElement(name);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
 }
 
 export function icon(name) {

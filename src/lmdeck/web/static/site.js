@@ -1,20 +1,19 @@
 // The site's routes: questions, conversations and the state of the model.
 
 export class SiteError extends Error {
-  constructor({ message, hint, request_id: requestId }, wasSent) {
+  constructor({ message, hint, request_id: requestId }) {
     super(message);
     this.hint = hint;
     this.requestId = requestId;
-    this.wasSent = wasSent; // whether the site has the question
   }
 }
 
 const SENTENCES = {
   401: ["You are not logged in.", "Log in, then reload this page."],
-  403: ["The site did not accept this.", "Reload this page: your session may have ended."],
-  404: ["There is no such conversation any more.", "Start a new one."],
+  403: ["The site refused the request.", "Reload this page: your session may have ended."],
+  404: ["This conversation no longer exists.", "Start a new one."],
   413: ["This is too large.", "Make it shorter, or remove an image."],
-  429: ["You have asked too often.", "Wait a moment and try again."],
+  429: ["You have sent too many questions.", "Wait a moment and try again."],
   502: ["The site is not reachable right now.", "Try again in a moment."],
   503: ["The site is busy right now.", "Try again in a moment."],
   504: ["The site took too long to answer.", "Try again."],
@@ -60,16 +59,16 @@ export class Site {
       response = await fetch(url, { headers: this.headers, ...options });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new SiteError({ message: "The site cannot be reached.", hint: "Check your connection and try again." }, false);
+      throw new SiteError({ message: "The site cannot be reached.", hint: "Check your connection and try again." });
     }
     if (response.ok) return response;
-    throw new SiteError(await refusal(response), false);
+    throw new SiteError(await refusal(response));
   }
 }
 
 async function refusal(response) {
-  const said = await response.json().catch(() => null);
-  if (said?.error?.message) return said.error;
+  const body = await response.json().catch(() => null);
+  if (body?.error?.message) return body.error;
   const [message, hint] = SENTENCES[response.status] ?? [`The site answered with an error (${response.status}).`, "Try again."];
   return { message, hint };
 }

@@ -19,12 +19,12 @@ from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
 from lmdeck.tools.checker import Checker
 
-__all__ = ["AskedJson"]
+__all__ = ["RequestedJson"]
 
 _BEGINNINGS = ("{", "[")
 
 
-class AskedJson:
+class RequestedJson:
     """The extraction of JSON from one answer; an empty `schema` accepts any object."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
