@@ -156,10 +156,10 @@ FAULTY = [
     ('{"body": 3}', "`body` is not a JSON object"),
     ('{"method": "GET", "body": {}}', "`method` is 'GET'"),
     ('{"url": "/v1/models", "body": {}}', "not an endpoint for batches"),
-    ('{"url": 3, "body": {}}', "`url` is not text"),
-    ('{"messages": []}', "not a list of messages"),
-    ('{"prompt": 3}', "`prompt` is not text"),
-    ('{"prompt": "x", "model": 3}', "`model` is not text"),
+    ('{"url": 3, "body": {}}', "`url` is not a string"),
+    ('{"messages": []}', "not a list of message objects"),
+    ('{"prompt": 3}', "`prompt` is not a string"),
+    ('{"prompt": "x", "model": 3}', "`model` is not a string"),
     ("\udcff", "not JSON"),
     ("[" * 100_000, "not JSON"),
 ]
@@ -374,8 +374,8 @@ def test_a_changed_input_or_other_options_are_noticed(tmp_path: Path) -> None:
         ({"out": "out.txt"}, "known ending"),
         ({"endpoint": "/v1/models"}, "not an endpoint"),
         ({"schema": {"type": 3}}, "not a JSON Schema"),
-        ({"schema": {}, "endpoint": "/v1/embeddings"}, "no structured output"),
-        ({"attempts": 0}, "must be positive"),
+        ({"schema": {}, "endpoint": "/v1/embeddings"}, "does not support structured output"),
+        ({"attempts": 0}, "must be at least 1"),
     ],
 )
 def test_wrong_arguments_are_errors_at_once(tmp_path: Path, arguments: Any, words: str) -> None:
@@ -394,7 +394,7 @@ def test_an_input_that_cannot_be_read_is_an_error(tmp_path: Path, name: str) -> 
 def test_a_file_that_is_no_ledger_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_text("some other file, and long enough to be looked at as a database" * 99)
     source = write_lines(tmp_path / "in.jsonl", [{"prompt": "a"}])
-    with pytest.raises(ConfigurationError, match="not a ledger"):
+    with pytest.raises(ConfigurationError, match="not the ledger"):
         LMStudio().batch(source, out=tmp_path / "out.jsonl", ledger=tmp_path / "ledger").run()
     with pytest.raises(ConfigurationError, match="There is no ledger"):
         next(LMStudio().batch(source, out=tmp_path / "out.jsonl").results())

@@ -325,8 +325,8 @@ def test_an_error_of_the_store_is_only_logged(fake: FakeLMStudio, way: Way, capl
 
 
 @pytest.mark.parametrize("url", ["mongodb://x", "s3:bucket"])
-def test_an_unknown_kind_of_cache_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="kind of cache"):
+def test_an_unknown_scheme_of_a_cache_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="unknown scheme"):
         LMStudio(cache=url)
 
 

@@ -109,12 +109,12 @@ def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_
                     with contextlib.suppress(playwright.Error):  # the request has just ended, and its button is gone
                         stop.first.click(timeout=1000)
                 page.wait_for_timeout(100)
-            failures = section(page, "Last failures")
+            failures = section(page, "Recent failures")
             playwright.expect(failures.get_by_text("An operator stopped the request.").first).to_be_visible()
-            playwright.expect(section(page, "Usage of 30 days").get_by_text("flood")).to_have_count(0)
+            playwright.expect(section(page, "Usage in the last 30 days").get_by_text("flood")).to_have_count(0)
             until(lambda: "flood" in running.get("/dashboard/usage.csv").body.decode())
             page.reload()
-            playwright.expect(section(page, "Usage of 30 days").get_by_text("flood")).to_be_visible()
+            playwright.expect(section(page, "Usage in the last 30 days").get_by_text("flood")).to_be_visible()
             assert page.locator("figure svg rect.bar").count() >= 1
             assert page.locator("figure svg rect.bar.part").count() >= 1
             page.get_by_role("link", name="month").click()
@@ -122,7 +122,7 @@ def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_
 
             hosts.get_by_role("button", name="Drain").first.click()
             playwright.expect(hosts.get_by_text("‖ draining")).to_be_visible()
-            hosts.get_by_role("button", name="Use again").click()
+            hosts.get_by_role("button", name="Resume").click()
             playwright.expect(hosts.get_by_text("✓ up")).to_be_visible()
             picture(page, "after")
             assert page.problems == []

@@ -357,7 +357,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
         ),
         (
             "[[hosts]]\nurl = 'http://x'\ntoken_env = 'NOT_SET_ANYWHERE'",
-            "line 3: hosts[0].token_env: the variable NOT_SET_ANYWHERE",
+            "line 3: hosts[0].token_env: the environment variable NOT_SET_ANYWHERE",
         ),
         ("[[hosts]]\nurl = 'http://x'\n[[hosts]]\nurl = 'http://x'", "hosts: two hosts have the name 'x'"),
         ("[[hosts]]\nurl = 'http://'", "base_url"),

@@ -386,7 +386,7 @@ def execute(url: str, *statements: str) -> None:
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite:///", "sqlite://gateway.db", "", "  ", ":memory:", "http://x"])
 def test_a_wrong_address_is_named(url: str) -> None:
     """With the forms that are right."""
-    with pytest.raises(ConfigurationError, match="not a kind of store") as refused:
+    with pytest.raises(ConfigurationError, match="is not valid") as refused:
         open_store(url)
     assert "postgresql://user@host/database" in refused.value.hint
 
