@@ -189,8 +189,8 @@ def test_a_store_that_is_not_there_is_named_and_not_created(run: Callable[..., D
 def test_an_empty_store_is_said_to_be_empty(run: Callable[..., Done], tmp_path: Path) -> None:
     """In a sentence for people, and as an empty list for programs."""
     open_store(tmp_path / "gateway.db").close()
-    assert "There was no request." in run("usage").stdout
-    assert "There was no failure." in run("errors").stdout
+    assert "No request is stored." in run("usage").stdout
+    assert "No failure is stored." in run("errors").stdout
     assert "keys create NAME" in run("gateway", "keys", "list").stdout
     assert json.loads(run("errors", "--json").stdout) == []
 

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None 
     """Run the command line and return its exit code.
     If its packages are missing, print which extra to install.
 
-    `settings` are those of a project, `name` is what its users type to get here.
+    `settings` are those of a project, `name` is the command that its users type.
     """
     try:
         from lmdeck.cli.app import run as run_command
@@ -37,5 +37,6 @@ def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None 
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in NEEDED:
             raise
-        print(f'lmdeck: the command line needs {error.name}: pip install "lmdeck[cli]"', file=sys.stderr)
+        message = f"lmdeck: the command line needs the package {error.name}, which is not installed."
+        print(f'{message} Install it with `pip install "lmdeck[cli]"`.', file=sys.stderr)
         return 2

@@ -83,9 +83,9 @@ def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None 
     `arguments` default to those of the process; `settings` are those of a project, and options override them.
     """
     prepare_streams()
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, prog_name=name, standalone_mode=False, obj=Shared(dict(settings or {})))
+        code = app(words, prog_name=name, standalone_mode=False, obj=Shared(dict(settings or {})))
     except typer.Exit as end:
         return end.exit_code
     except UsageError as error:
@@ -96,7 +96,7 @@ def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None 
         from lmdeck.errors import LMStudioError
 
         if isinstance(error, LMStudioError):
-            return _show_error(error, with_traceback="--debug" in given)
+            return _show_error(error, with_traceback="--debug" in words)
         raise
     return code if isinstance(code, int) else 0
 

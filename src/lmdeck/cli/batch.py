@@ -1,4 +1,4 @@
-"""`lmdeck batch`: run a batch, see where it stands, cancel it."""
+"""`lmdeck batch`: run a batch, show its progress, cancel it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(
     dedupe: Annotated[bool, typer.Option("--dedupe/--no-dedupe", help="Send equal requests once.")] = True,
     max_concurrency: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Simultaneous requests per host; default: what it processes."),
+        typer.Option(metavar="N", min=1, help="Simultaneous requests per host; default: the host's own limit."),
     ] = None,
     attempts: Annotated[
         int, typer.Option(metavar="N", min=1, help="How often a request that fails temporarily is sent.")
@@ -84,8 +84,8 @@ def run(
 ) -> None:
     """Answer each row of a file, in order.
 
-    Run it again after a crash or Ctrl-C: what was answered is not asked again. Several processes may run the same batch. The
-    exit code is 3 if rows ended in an error.
+    Run it again after a crash or Ctrl-C: answered rows are not sent again. Several processes may run the same batch. The exit
+    code is 3 if rows ended in an error.
     """
     options = {"max_tokens": max_tokens, "temperature": temperature}
     with context.obj.client() as lm:
@@ -115,7 +115,7 @@ def run(
 
 @commands.command("status")
 def status(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json: Json = False) -> None:
-    """Show where a batch stands, from any terminal."""
+    """Show the progress of a batch, from any terminal."""
     progress = progress_of(_ledger(file, out, ledger))
     if as_json:
         echo_json(_as_data(progress))
@@ -127,8 +127,9 @@ def status(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json:
 def cancel(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json: Json = False) -> None:
     """End a batch before its last row.
 
-    What runs is finished, rows that were not asked become error rows, and the process that runs the batch writes its output.
-    `batch run` takes a cancelled batch up again.
+    Running requests finish, rows not yet sent become error rows, and the process that runs the batch writes its output.
+
+    `batch run` resumes a cancelled batch.
     """
     path = _ledger(file, out, ledger)
     cancel_batch(path)
@@ -144,10 +145,12 @@ def _on_ray(address: str, settings: Settings, hosts: Sequence[str]) -> Sequence[
     """Return the hosts as seen from the nodes of a Ray cluster."""
     from lmdeck.contrib.ray import ray_hosts
 
-    given: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    values: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
     token = settings.api_token
-    given["api_token"] = None if token is None else token.reveal()  # the actors need it, and a Secret cannot be pickled
-    return ray_hosts(address, cast("ClientSettings", given), hosts)
+    values["api_token"] = (
+        None if token is None else token.reveal()
+    )  # the actors need it, and a Secret cannot be pickled
+    return ray_hosts(address, cast("ClientSettings", values), hosts)
 
 
 def _run(job: BatchJob, *, retry_failed: bool, as_json: bool) -> BatchSummary:
@@ -158,7 +161,7 @@ def _run(job: BatchJob, *, retry_failed: bool, as_json: bool) -> BatchSummary:
         progress = job.progress()
         ended = progress.answered + progress.failed
         show_line(WARNING, f"Interrupted; {ended:,} of {progress.rows:,} rows have ended.", on=errors)
-        show_line(NEXT, f"Go on with: {shlex.join(['lmdeck', *sys.argv[1:]])}", on=errors)
+        show_line(NEXT, f"Continue with: {shlex.join(['lmdeck', *sys.argv[1:]])}", on=errors)
         raise
 
 
@@ -166,7 +169,7 @@ def _run(job: BatchJob, *, retry_failed: bool, as_json: bool) -> BatchSummary:
 def _reporting(*, as_json: bool) -> Iterator[Callable[[BatchProgress], None]]:
     """Yield a function that shows progress.
 
-    It prints JSON lines, or updates a line in place on a terminal, or prints a line every now and then.
+    It prints JSON lines, updates a view in place on a terminal, or else prints lines at growing intervals.
     """
     if as_json:
         yield lambda progress: echo_json(_as_data(progress), on_one_line=True)
@@ -178,7 +181,7 @@ def _reporting(*, as_json: bool) -> Iterator[Callable[[BatchProgress], None]]:
 
 
 class _Lines:
-    """Lines of progress: each twice as many seconds after the last, at most a minute."""
+    """Lines of progress at intervals that double, up to a minute."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -212,7 +215,7 @@ def _view(progress: BatchProgress, width: int) -> Group:
 
 
 def _show_summary(summary: BatchSummary, out: Path) -> None:
-    """Print what came of a batch: rows, tokens, and the slowest and failed rows."""
+    """Print the result of a batch: rows, tokens, and the slowest and failed rows."""
     show_line(
         GOOD if summary.is_complete else WARNING,
         f"{summary.answered:,} of {summary.rows:,} rows answered in {duration(summary.seconds)}, "
@@ -229,7 +232,7 @@ def _show_summary(summary: BatchSummary, out: Path) -> None:
     if more > 0:
         console.print(Text(f"  and {more:,} more", "dim"))
     if summary.failed:
-        show_line(NEXT, "`--retry-failed` asks failed rows again.")
+        show_line(NEXT, "Run it again with `--retry-failed` to send the failed rows again.")
 
 
 def _name(row: RowFigures) -> str:
@@ -237,10 +240,10 @@ def _name(row: RowFigures) -> str:
 
 
 def _ledger(file: Path | None, out: Path | None, ledger: Path | None) -> Path:
-    """Return the ledger that is meant.
+    """Return the ledger that the options name.
 
     Raises:
-        ConfigurationError: None was named.
+        ConfigurationError: They name none.
     """
     if ledger is not None:
         return ledger
@@ -260,9 +263,13 @@ def _schema(path: Path) -> dict[str, Any]:
     try:
         schema = msgspec.json.decode(path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.", hint="Check the name.") from error
+        raise ConfigurationError(
+            f"The schema {path} cannot be read: {error.strerror}.", hint="Check its name."
+        ) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not JSON: {error}.", hint="Write a JSON Schema into it.") from error
+        raise ConfigurationError(
+            f"The schema {path} is not JSON: {error}.", hint="Write a JSON Schema into it."
+        ) from error
     if not isinstance(schema, dict):
-        raise ConfigurationError(f"{path} does not contain a JSON object.", hint="Write a JSON Schema into it.")
+        raise ConfigurationError(f"The schema {path} is not a JSON object.", hint="Write a JSON Schema into it.")
     return schema

@@ -68,10 +68,12 @@ def chat(
     offered = [tool for name in tools or () for tool in load_tools(name)]
     session = load_session(resume) if resume else latest_session() if last else new_session()
     with context.obj.client() as lm:
-        talk = TerminalChat(lm, session, offered, model=model, confirm=confirm, save=save and sys.stdin.isatty())
+        conversation = TerminalChat(
+            lm, session, offered, model=model, confirm=confirm, save=save and sys.stdin.isatty()
+        )
         if system:
-            talk.set_system(system)
-        is_good = talk.run()
+            conversation.set_system(system)
+        is_good = conversation.run()
     raise typer.Exit(0 if is_good else 1)
 
 
@@ -139,7 +141,7 @@ class TerminalChat:
         yield from read_lines([*(usage.partition(" ")[0] for usage in HELP), "/help"])
 
     def _greet(self) -> None:
-        """Print the server and the model that will answer, or why none can."""
+        """Print the server and the model that will answer, or the reason why none can."""
         problem: LMStudioError | None = None
         with waiting("looking for the server"):
             health = self._lm.health()
@@ -215,7 +217,7 @@ class TerminalChat:
 
         def approve(call: ToolCall) -> bool | str:
             if not sys.stdin.isatty():
-                return "The user could not be asked."
+                return "The user could not be asked for permission."
             from lmdeck.cli.line_editor import confirm
 
             screen.settle()

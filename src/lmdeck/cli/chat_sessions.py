@@ -79,7 +79,7 @@ def latest_session() -> ChatSession:
 
 
 def recent_sessions(count: int) -> list[ChatSession]:
-    """Return the newest conversations; files that cannot be read are left out."""
+    """Return the newest conversations; unreadable files are skipped."""
     found: list[ChatSession] = []
     for path in _files()[:count]:
         with suppress(ConfigurationError):

@@ -25,7 +25,7 @@ def load_tools(name: str) -> list[Tool[..., Any]]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ConfigurationError(
-            f"{name} raised {type(error).__name__}: {error}", hint=f"Run `python {name}` to see where."
+            f"{name} raised {type(error).__name__}: {error}", hint=f"Run `python {name}` to see the traceback."
         ) from error
     tools = [value for value in vars(module).values() if isinstance(value, Tool)]
     if not tools:

@@ -21,10 +21,10 @@ SECONDS = 5
 
 
 def copy_to_clipboard(text: str) -> str:
-    """Copy text and return how.
+    """Copy text, and return how it was copied, for a message.
 
-    Without a program, the terminal is asked by OSC 52 (xterm's control sequences), which works over SSH but which some
-    terminals ignore.
+    Without a program, the terminal is asked with OSC 52 (xterm's control sequences), which works over SSH; some terminals
+    ignore it.
     """
     for command, platform, display in PROGRAMS:
         if sys.platform == platform and shutil.which(command[0]) and (display is None or os.environ.get(display)):

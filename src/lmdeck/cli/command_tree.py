@@ -16,7 +16,7 @@ from typer.main import get_command, get_group
 
 from lmdeck.cli.commands import COMMANDS, CommandEntry
 
-NOT_WORDS = re.compile(r"(?:; | +\[)(?:required|[\d.<=]*x[\d.<>=]*)\]$")
+TYPE_NOTES = re.compile(r"(?:; | +\[)(?:required|[\d.<=]*x[\d.<>=]*)\]$")
 SERVER_OPTIONS = ("host", "port", "base_url", "timeout")
 PROGRAM_FOLLOWS = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
@@ -57,7 +57,7 @@ def _load(entry: CommandEntry) -> Any:
     return get_command(single)
 
 
-def _prepare(command: Any, shared: list[Any], their_help: str) -> None:
+def _prepare(command: Any, shared: list[Any], root_help: str) -> None:
     """Add the shared options to a command and its subcommands, and simplify their help.
 
     An option that a command has itself is not added.
@@ -70,9 +70,9 @@ def _prepare(command: Any, shared: list[Any], their_help: str) -> None:
     command.params.extend(added)
     if added:
         names = ", ".join(option.opts[0] for option in added)
-        command.epilog = f"Also accepted here: {names} (see `{their_help}`)."
+        command.epilog = f"Also accepted here: {names} (see `{root_help}`)."
     for subcommand in getattr(command, "commands", {}).values():
-        _prepare(subcommand, shared, their_help)
+        _prepare(subcommand, shared, root_help)
 
 
 def _describe_in_words(parameter: Any) -> None:
@@ -89,7 +89,7 @@ def _describe_in_words(parameter: Any) -> None:
         name = (
             found[0] if parameter.param_type_name == "option" else re.sub("[^A-Z]*([A-Z]+).*", r"\1", parameter.metavar)
         )
-        return name, NOT_WORDS.sub(lambda end: "]" if end[0].startswith(";") else "", found[1])
+        return name, TYPE_NOTES.sub(lambda end: "]" if end[0].startswith(";") else "", found[1])
 
     parameter.get_help_record = get_help_record
     if parameter.param_type_name == "argument":

@@ -45,7 +45,7 @@ CLOCK: dict[str, Any] = {
 def demo() -> None:
     """Run a conversation with a small real model, without LM Studio.
 
-    A fake server then shows two faults of real servers, and what openai-python makes of them.
+    A fake server then shows two faults of real servers, and how openai-python and lmdeck handle them.
     """
     path = pull_with_progress()
     with waiting("loading the model"):
@@ -66,11 +66,11 @@ def demo() -> None:
 
 
 def _process_prompt(base_url: str) -> None:
-    """Have the engine process the long prompt of the tools while the user reads.
+    """Let the engine process the long prompt of the tools while the user reads.
 
-    The engine keeps the part that prompts share.
+    The engine caches the prefix that prompts share.
     """
-    with suppress(LMStudioError), LMStudio(base_url=base_url) as lm:  # the call itself reports what is wrong
+    with suppress(LMStudioError), LMStudio(base_url=base_url) as lm:  # the later call reports the error
         lm.chat().with_tools([CLOCK]).user("Hello").with_options(max_tokens=1, temperature=0).send()
 
 

@@ -1,7 +1,4 @@
-"""Two faults of real servers in `lmdeck demo`.
-
-It shows what openai-python makes of each, and what lmdeck makes of it.
-"""
+"""Two faults of real servers in `lmdeck demo`, and how openai-python and lmdeck handle each."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def show_faults() -> None:
     with FakeLMStudio(cuts=False) as fake, fake.client() as lm:
         for what, theirs, ours in (
             (
-                "The model writes a tool call as text: no end tag, wrong quotes, a comma too many.",
+                "The model writes a tool call as text: no end tag, wrong quotes, an extra comma.",
                 _their_call,
                 _our_call,
             ),
@@ -80,7 +77,7 @@ def _their_stream(fake: FakeLMStudio) -> str:
         asked = [{"role": "user", "content": "Tell me a story."}]
         chunks = list(client.chat.completions.create(model=MODEL, messages=asked, stream=True))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    return f"no error: {text!r} passes for the answer"
+    return f"no error; this looks like the complete answer: {text!r}"
 
 
 def _openai(fake: FakeLMStudio) -> Any:

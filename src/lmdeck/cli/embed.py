@@ -25,15 +25,15 @@ def embed(
     """Turn texts into vectors: one JSON list per line."""
     wanted = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not wanted:
-        raise typer.BadParameter("There is no text to embed.")
+        raise typer.BadParameter("There is no text to embed: pass texts, or write one per line to standard input.")
     with context.obj.client() as lm:
-        made = lm.embed(wanted, model=model)
+        result = lm.embed(wanted, model=model)
     if as_json:
-        shown = {"model": made.model, "vectors": made.vectors}
+        shown = {"model": result.model, "vectors": result.vectors}
         echo_json(shown, on_one_line=True)
         return
-    for vector in made.vectors:
+    for vector in result.vectors:
         write(msgspec.json.encode(vector).decode() + "\n")
     if sys.stdout.isatty():
-        tokens = f" · {made.usage.prompt_tokens} tokens" if made.usage else ""
-        console.print(Text(f"{safe(made.model)} · {len(made.vectors[0])} dimensions{tokens}", style="dim"))
+        tokens = f" · {result.usage.prompt_tokens} tokens" if result.usage else ""
+        console.print(Text(f"{safe(result.model)} · {len(result.vectors[0])} dimensions{tokens}", style="dim"))

@@ -1,6 +1,6 @@
 """Output in any encoding.
 
-Marks have a form in ASCII; every other character that cannot be encoded is escaped.
+Marks have ASCII replacements; every other character that cannot be encoded is escaped.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ ERRORS = "lmdeck.cli"
 ASCII = {
     "✓": "+", "✗": "x", "→": "->", "…": "...", "·": "-", "•": "*", "–": "-", "—": "-", "×": "x", "≤": "<=", "≥": ">=",
     "─": "-", "━": "-", "╸": "-", "╺": "-", "│": "|", "┃": "|", "▌": "|",
+    "●": "*", "▸": ">", "‖": "=", "◔": "o", "↑": "^", "↓": "v",
 }  # fmt: skip
 
 

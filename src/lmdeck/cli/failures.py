@@ -1,4 +1,4 @@
-"""`lmdeck errors`: the last failures, grouped by kind, with what to do."""
+"""`lmdeck errors`: recent failures, grouped by kind, each with its hint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def failures(
 
     They are grouped by kind.
 
-    The last 1,000 are kept. A failure with a recording can be looked at with `lmdeck replay FILE`.
+    The last 1,000 are kept. `lmdeck replay FILE` shows the recording of a failure, if there is one.
     """
     with chosen_store(store, config, must_exist=True) as opened:
         if last:
@@ -41,7 +41,7 @@ def failures(
         show_line(BAD, f" {group.count:,} ×, last at {moment(group.last.at)}", label=safe(group.kind))
         _show_details(group.last)
     if not groups:
-        console.print("There was no failure.")
+        console.print("No failure is stored.")
 
 
 def _show_each(found: list[FailureRecord], *, as_json: bool) -> None:
@@ -52,7 +52,7 @@ def _show_each(found: list[FailureRecord], *, as_json: bool) -> None:
         show_line(BAD, f" at {moment(failure.at)}, after {failure.seconds:.1f} s", label=safe(failure.kind))
         _show_details(failure)
     if not found:
-        console.print("There was no failure.")
+        console.print("No failure is stored.")
 
 
 def _show_details(failure: FailureRecord) -> None:

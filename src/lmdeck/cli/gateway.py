@@ -43,7 +43,7 @@ def serve(
     require_extra("gateway", ("starlette", "uvicorn", "httptools"))
     from lmdeck.gateway.start import become_server
 
-    given = {
+    overrides = {
         name: value for name, value in {"host": host, "port": port, "workers": workers}.items() if value is not None
     }
-    become_server(None if config is None else str(config), given)
+    become_server(None if config is None else str(config), overrides)

@@ -45,7 +45,7 @@ def create(
 ) -> None:
     """Create a key and print it, once: only its digest is stored.
 
-    Without limits, it may use everything. The key alone is written to standard output, so that a script can read it.
+    Without options, it has no limits. Only the key is written to standard output, so that a script can read it.
     """
     secret, key = new_key(
         name,

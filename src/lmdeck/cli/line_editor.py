@@ -1,9 +1,4 @@
-"""Lines typed at a terminal, with history, completion and several lines per message.
-
-Completion is that of the commands.
-"""
-
-from __future__ import annotations
+"""Lines typed at a terminal, with history, completion of commands, and several lines per message."""
 
 from collections.abc import Iterator, Sequence
 
@@ -30,7 +25,7 @@ def read_lines(commands: Sequence[str]) -> Iterator[str]:
 
 
 def confirm(question: str) -> bool:
-    """Ask a question; whether the answer is yes, which Enter means as well."""
+    """Ask a question; return whether the answer is yes, which is the default."""
     session: PromptSession[str] = PromptSession()
     try:
         return session.prompt(FormattedText([("bold", f"{question} [Y/n] ")])).strip().lower() in {"", "y", "yes"}

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
-from lmdeck.cli.terminal import BAD, GOOD, WARNING, errors, show_line
+from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, errors, show_line
 from lmdeck.cli.testing_commands import require_extra
 from lmdeck.web.trust import AllowedHosts, is_loopback
 
@@ -114,7 +114,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             program.send_signal(number)
         code = program.wait()
     except FileNotFoundError:
-        show_line(BAD, f"Program {command[0]!r} not found.", on=errors)
+        show_line(BAD, f"The program {command[0]!r} was not found.", on=errors)
+        show_line(NEXT, "Check its name, or pass its path.", on=errors)
         return NO_PROGRAM
     except OSError as error:
         show_line(BAD, f"The program {command[0]!r} cannot be run: {error.strerror}.", on=errors)

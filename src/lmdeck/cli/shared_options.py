@@ -53,7 +53,7 @@ class Shared:
         return bool(self.settings.get("debug"))
 
     def client(self) -> LMStudio:
-        """Return a client made with these settings."""
+        """Return a client with these settings."""
         from lmdeck._client.clients import LMStudio
 
         return LMStudio(**self.settings)

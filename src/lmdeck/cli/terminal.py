@@ -1,4 +1,4 @@
-"""What Rich writes: lines with a mark, tables, errors with a hint, human-readable figures."""
+"""Output through Rich: lines with a mark, tables, errors with a hint, human-readable figures."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def stats_line(reply: Reply) -> Text:
     if reply.stats.tokens_per_second:
         parts.append(f"{reply.stats.tokens_per_second:.1f} tokens/s")
     if reply.stats.time_to_first_token is not None:
-        parts.append(f"first after {reply.stats.time_to_first_token:.2f} s")
+        parts.append(f"first token after {reply.stats.time_to_first_token:.2f} s")
     if reply.finish_reason not in {"stop", ""}:
         parts.append(reply.finish_reason)
     parts += [problem.code for problem in reply.problems]

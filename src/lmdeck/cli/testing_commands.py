@@ -70,7 +70,7 @@ def fake(
     from lmdeck.testing.scenario import Scenario, load_scenario
 
     script = Scenario() if scenario is None else load_scenario(scenario)
-    made = script.fake(host=host, port=port, allowed_hosts=allowed_host or ())
+    server = script.fake(host=host, port=port, allowed_hosts=allowed_host or ())
 
     def show(request: SentRequest) -> None:
         if as_json:
@@ -78,13 +78,13 @@ def fake(
         else:
             console.print(Text(safe(f"  {request}")), soft_wrap=True)
 
-    made.on_request(show)
-    made.start(as_fake=True)
+    server.on_request(show)
+    server.start(as_fake=True)
     if not as_json:
-        show_line(GOOD, f"a fake LM Studio at {made.base_url} (Ctrl-C stops)")
-        show_line(("", ""), Text(f" base URL of OpenAI clients: {made.base_url}/v1", style="dim"))
+        show_line(GOOD, f"a fake LM Studio at {server.base_url} (Ctrl-C stops)")
+        show_line(("", ""), Text(f" base URL of OpenAI clients: {server.base_url}/v1", style="dim"))
     wait_until_stopped()
-    made.close()
+    server.close()
 
 
 def _list_faults(*, as_json: bool) -> None:

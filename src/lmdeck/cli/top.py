@@ -36,15 +36,17 @@ ORDERS = ("seconds", "chunks_per_second", "key", "model")
 STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "‖": "yellow", "◔": "cyan"}
 MOST_HOSTS, MOST_MODELS, MOST_ERRORS = 4, 3, 3
 SECONDS = 5.0
-NAME_IT = "Name the gateway with --url, and the operators' token with --token-env."
-WIDE = {"models", "model", "what to do"}
+NAME_GATEWAY = "Name the gateway with --url, and the operators' token with --token-env."
+WIDE = {"models", "model", "message"}
 WIDTHS = {"": 1, "state": 10, "phase": 9, "time": 7, "chunks/s": 8, "error": 16}
 HELP = "↑↓ select  s sort  c stop request  h host  d drain  q quit"
 
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The gateway's address.")]
 TokenEnv = Annotated[
     str,
-    typer.Option("--token-env", metavar="NAME", help="The variable with the operators' token, for another machine."),
+    typer.Option(
+        "--token-env", metavar="NAME", help="The environment variable with the operators' token (for another machine)."
+    ),
 ]
 Interval = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two updates.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the state once, as JSON.")]
@@ -69,7 +71,7 @@ def top(
 def _watch(
     view: _View, gateway: _Gateway, interval: float, read_key: Callable[[float], str], draw: Callable[[], object]
 ) -> None:
-    """Show the state again and again, and do what keys ask for, until `q`."""
+    """Show the state repeatedly, and act on keys, until `q`."""
     while True:
         draw()
         until = time.monotonic() + interval
@@ -80,7 +82,7 @@ def _watch(
             if key:
                 view.press(key, gateway)
                 draw()
-        view.look(gateway)
+        view.refresh(gateway)
 
 
 class _Gateway:
@@ -88,13 +90,13 @@ class _Gateway:
 
     def __init__(self, url: str, token_env: str) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"{url!r} is not an address.", hint="Name it as http://host:port.")
+            raise ConfigurationError(f"{url!r} is not the address of a gateway.", hint="Write http://host:port.")
         self.url = url
         self._headers = {"Content-Type": "application/json"}
         if token_env:
             if not os.environ.get(token_env):
                 raise ConfigurationError(
-                    f"The variable {token_env} is not set.", hint="Set it to the operators' token."
+                    f"The environment variable {token_env} is not set.", hint="Set it to the operators' token."
                 )
             self._headers["Authorization"] = f"Bearer {os.environ[token_env]}"
         self._open = build_opener(ProxyHandler({})).open  # the proxy of the environment is for other machines
@@ -108,7 +110,7 @@ class _Gateway:
         """
         status: dict[str, Any] = self._ask("GET", "/gateway/status")
         if "hosts" not in status:
-            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_IT)
+            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_GATEWAY)
         return status
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
@@ -123,7 +125,7 @@ class _Gateway:
         except HTTPError as refused:
             with refused:
                 data = refused.read()
-            raise ConfigurationError(f"{self.url}: {_message(data, refused.code)}", hint=NAME_IT) from None
+            raise ConfigurationError(f"{self.url}: {_message(data, refused.code)}", hint=NAME_GATEWAY) from None
         except (OSError, HTTPException) as error:
             raise ServerUnreachableError(
                 f"No gateway answers at {self.url}.",
@@ -131,7 +133,7 @@ class _Gateway:
             ) from error
         decoded = _decoded(data)
         if not isinstance(decoded, dict):
-            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_IT)
+            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_GATEWAY)
         return decoded
 
 
@@ -143,13 +145,13 @@ def _decoded(data: bytes) -> Any:
 
 
 def _message(data: bytes, status: int) -> str:
-    """Return what an error response says."""
+    """Return the message of an error response."""
     decoded = _decoded(data)
     error = decoded.get("error") if isinstance(decoded, dict) else None
     return str(error.get("message")) if isinstance(error, dict) else f"it answered with status {status}"
 
 
-class _Act(Struct):
+class _Notice(Struct):
     """The last message to the operator."""
 
     text: str = ""
@@ -157,27 +159,27 @@ class _Act(Struct):
 
 
 class _View:
-    """What is shown, and what is selected."""
+    """The state of the screen: the gateway's status, and the selected row and host."""
 
     def __init__(self, status: dict[str, Any]) -> None:
         self.status = status
         self._order = 0
         self._selected = ""
         self._host = 0
-        self._note = _Act()
+        self._notice = _Notice()
 
-    def look(self, gateway: _Gateway) -> None:
-        """Ask for the state again; what was known stays while the gateway does not answer."""
+    def refresh(self, gateway: _Gateway) -> None:
+        """Fetch the status again; the last one stays while the gateway does not answer."""
         try:
             self.status = gateway.status()
         except (ServerUnreachableError, ConfigurationError) as error:
-            self._note = _Act(error.message, "bold red")
+            self._notice = _Notice(error.message, "bold red")
         else:
-            if self._note.style == "bold red":
-                self._note = _Act()
+            if self._notice.style == "bold red":
+                self._notice = _Notice()
 
     def press(self, key: str, gateway: _Gateway) -> None:
-        """Do what a key asks for."""
+        """Perform the action of a key."""
         match key:
             case "s":
                 self._order = (self._order + 1) % len(ORDERS)
@@ -265,14 +267,14 @@ class _View:
         return table
 
     def _errors(self) -> Table:
-        table = _table("", "failed", "error", "host", "what to do")
+        table = _table("", "failed", "error", "host", "message")
         for one in self.status["errors"][:MOST_ERRORS]:
             at = time.strftime("%H:%M:%S", time.localtime(one["at"]))
             table.add_row("", at, _cell(one["error"]), _cell(one["host"]), _cell(one["message"]))
         return table
 
     def _footer(self, _: int) -> Text:
-        return Text.assemble((HELP, "dim"), "  ", (safe(self._note.text), self._note.style))
+        return Text.assemble((HELP, "dim"), "  ", (safe(self._notice.text), self._notice.style))
 
     def _sorted(self) -> list[dict[str, Any]]:
         order = ORDERS[self._order]
@@ -294,7 +296,7 @@ class _View:
         if chosen in ids:
             self._act(gateway, f"/gateway/requests/{quote(chosen, safe='')}/cancel", {}, f"stopped {chosen[-6:]}")
         elif chosen:
-            self._note = _Act(f"{chosen[-6:]} has ended")
+            self._notice = _Notice(f"{chosen[-6:]} has ended")
 
     def _drain(self, gateway: _Gateway) -> None:
         hosts = self.status["hosts"]
@@ -302,21 +304,21 @@ class _View:
             return
         host = hosts[self._host % len(hosts)]
         wanted = not host["draining"]
-        done = f"{host['name']} is draining" if wanted else f"{host['name']} is used again"
+        done = f"{host['name']} is draining" if wanted else f"{host['name']} gets requests again"
         self._act(gateway, f"/gateway/hosts/{quote(host['name'], safe='')}/drain", {"drain": wanted}, done)
 
     def _act(self, gateway: _Gateway, path: str, body: Mapping[str, Any], done: str) -> None:
         try:
             gateway.post(path, body)
         except (ServerUnreachableError, ConfigurationError) as error:
-            self._note = _Act(error.message, "bold red")
+            self._notice = _Notice(error.message, "bold red")
         else:
-            self._note = _Act(done)
-            self.look(gateway)
+            self._notice = _Notice(done)
+            self.refresh(gateway)
 
 
 def _table(*columns: str) -> Table:
-    """Return an empty table; names of hosts and models may be cut, figures and states may not."""
+    """Return an empty table, in which only long texts may be cut, not figures and states."""
     table = Table(box=None, expand=True, pad_edge=False, header_style="bold dim")
     for name in columns:
         wide = name in WIDE
@@ -338,7 +340,7 @@ ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down", "k
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """Read keys without waiting for Enter; yield what waits for one for some seconds."""
+    """Read keys without waiting for Enter; yield a function that waits for one for some seconds."""
     if sys.platform == "win32" or not sys.stdin.isatty():
         yield _no_key
         return

@@ -1,4 +1,4 @@
-"""`lmdeck usage`: what was used, by model, key, host and day."""
+"""`lmdeck usage`: requests and tokens by model, key, host and day."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def usage(
         echo_json([_for_programs(row) for row in rows])
         return
     if not any(row.requests for row in rows):
-        console.print("There was no request.")
+        console.print("No request is stored.")
         return
     _show(columns, rows)
 
@@ -53,7 +53,7 @@ def _show_problems(rows: list[ProblemRow], *, as_json: bool) -> None:
         echo_json([msgspec.to_builtins(row) for row in rows])
         return
     if not rows:
-        console.print("No answer had a problem.")
+        console.print("No problem is stored.")
         return
     shown = [(row.model or "–", row.code, row.dialect or "–", f"{row.count:,}") for row in rows]
     show_table(("model", "problem", "dialect", "count"), shown, right=("count",))

@@ -1,4 +1,4 @@
-"""What `lmdeck --version` prints; it is printed before anything else is loaded."""
+"""The output of `lmdeck --version`, which is printed before anything else is loaded."""
 
 from lmdeck._version import __version__
 

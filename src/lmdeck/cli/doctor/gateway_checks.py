@@ -22,7 +22,7 @@ __all__ = ["run_gateway_checks"]
 
 
 def run_gateway_checks(path: Path) -> Iterator[CheckResult]:
-    """Check a configuration file and what it names."""
+    """Check a configuration file, and everything that it names."""
     from lmdeck.gateway.config import Config
 
     try:
@@ -31,7 +31,7 @@ def run_gateway_checks(path: Path) -> Iterator[CheckResult]:
         yield CheckResult(check="config", outcome="failed", detail=error.message, fix=error.hint)
         return
     yield CheckResult(
-        check="config", outcome="ok", detail=f"{path}: {len(config.hosts)} hosts, {len(config.aliases)} aliases"
+        check="config", outcome="ok", detail=f"{path}, hosts: {len(config.hosts)}, aliases: {len(config.aliases)}"
     )
     models: set[str] = set()
     for host in config.hosts:
@@ -50,12 +50,16 @@ def _check_host(host: HostConfig) -> tuple[CheckResult, set[str]]:
     with LMStudio(base_url=host.url, api_token=token, retry_attempts=1) as lm:
         health = lm.health()
         if health.error is not None:
-            fix = "Set `token_env` to a variable with a valid token." if health.reachable else health.error.hint
+            fix = (
+                "Set `token_env` to an environment variable with a valid token."
+                if health.reachable
+                else health.error.hint
+            )
             return CheckResult(check=name, outcome="failed", detail=health.error.message, fix=fix), set()
         listed = lm.models.list()
     names = {name for model in listed for name in (model.key, *(one.id for one in model.instances))}
     loaded = ", ".join(health.models_loaded) or "none"
-    detail = f"{health.product or 'a server'} at {host.url}, {len(listed)} models, loaded: {loaded}"
+    detail = f"{health.product or 'a server'} at {host.url}, models: {len(listed)}, loaded: {loaded}"
     if host.drain:
         return CheckResult(
             check=name, outcome="warning", detail=f"{detail}; it is draining", fix="Remove `drain` to use it."
@@ -71,11 +75,13 @@ def _check_names(config: Config, models: set[str]) -> CheckResult:
         return CheckResult(
             check="models",
             outcome="warning",
-            detail=f"no host has {', '.join(missing)}, which aliases name",
+            detail=f"no host has {', '.join(missing)}, which an alias names",
             fix="Download it on a host with `lms get`, or correct the alias.",
         )
     return CheckResult(
-        check="models", outcome="ok", detail=f"{len(models)} names on all hosts; all aliases lead to one"
+        check="models",
+        outcome="ok",
+        detail=f"names on all hosts: {len(models)}; a host has each model that an alias names",
     )
 
 
@@ -92,8 +98,8 @@ def _check_keys(config: Config) -> CheckResult:
         return CheckResult(check="keys", outcome="failed", detail=error.message, fix=error.hint)
     if not keys:
         fix = "Create one with `lmdeck gateway keys create NAME`."
-        return CheckResult(check="keys", outcome="warning", detail="keys are required, and there is none", fix=fix)
-    return CheckResult(check="keys", outcome="ok", detail=f"{len(keys)} keys")
+        return CheckResult(check="keys", outcome="warning", detail="keys are required, but there are none", fix=fix)
+    return CheckResult(check="keys", outcome="ok", detail=f"keys: {len(keys)}")
 
 
 def _check_address(config: Config) -> CheckResult:
@@ -110,11 +116,14 @@ def _check_address(config: Config) -> CheckResult:
     try:
         listen(server.host, server.port).close()
     except ConfigurationError as error:
-        fix = "If that is the running gateway, all is well; `GET /ready` shows whether it can answer."
+        fix = "If the running gateway uses the port, this is fine; `GET /ready` shows whether it can answer."
         return CheckResult(check="address", outcome="warning", detail=error.message, fix=fix)
     if not is_loopback(server.host) and not config.auth.required:
-        fix = "Set `required = true` in [auth] if that is not what you want."
+        fix = "Set `required = true` in [auth], unless this is intended."
         return CheckResult(
-            check="address", outcome="warning", detail=f"{place} is open to everybody in the network", fix=fix
+            check="address",
+            outcome="warning",
+            detail=f"{place} is open to all machines of the network, without keys",
+            fix=fix,
         )
     return CheckResult(check="address", outcome="ok", detail=f"{place} is free")

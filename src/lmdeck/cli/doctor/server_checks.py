@@ -74,30 +74,30 @@ def _server(context: DoctorContext) -> str:
     context.health = health = context.lm.health()
     if health.error is not None and not isinstance(health.error, AuthenticationError):
         if not health.reachable:
-            _name_the_port(health.error, context.lm)
+            _suggest_port(health.error, context.lm)
         raise health.error
     api = {"v1": " over /api/v1", "v0": " over /api/v0 (update LM Studio for all features)", "openai": " over /v1 only"}
     return f"{context.product} answers in {(health.latency or 0) * 1000:.0f} ms{api.get(health.api or '', '')}"
 
 
-def _name_the_port(error: LMStudioError, lm: LMStudio) -> None:
-    """Add the port on which LM Studio answers on this machine to the hint.
+def _suggest_port(error: LMStudioError, lm: LMStudio) -> None:
+    """Put the port on which LM Studio answers on this machine into the hint.
 
-    If it runs and serves nothing, the hint says so.
+    If it runs without its HTTP server, the hint says so.
     """
     settings = replace(lm.settings, base_url="http://localhost", api_token=None, proxy=None)
     named = [found.value for found in from_lm_studio(Path.home())]
-    with closing(Urllib3Transport(settings)) as route:
+    with closing(Urllib3Transport(settings)) as transport:
         for port in named or [DEFAULT_PORT]:
             if port == lm.settings.port and lm.settings.base_url is None:
                 continue
-            health = drive(check_health(Session(replace(settings, base_url=f"http://localhost:{port}"))), route)
+            health = drive(check_health(Session(replace(settings, base_url=f"http://localhost:{port}"))), transport)
             if health.reachable:
                 answers = " ".join(word for word in (health.product or "A server", health.version) if word)
                 use = f"set LMDECK_PORT={port}, or pass `port={port}` or `discover=True`"
                 error.hint = f"{answers} answers on port {port}: {use}."
                 return
-        running = drive(find_local_edition(Session(settings)), route)
+        running = drive(find_local_edition(Session(settings)), transport)
     if running is not None:
         error.hint = (
             f"{running.name} {running.version} runs on this machine, but its HTTP server does not answer: start it with "
@@ -109,16 +109,18 @@ def _auth(context: DoctorContext) -> str:
     token, refusal = context.lm.settings.api_token, context.health.error
     if refusal is not None:
         if token:
-            refusal.hint = "Make a new token in LM Studio's Developer tab (Server Settings), and check its permissions."
+            refusal.hint = (
+                "Create a new token in LM Studio's Developer tab (Server Settings), and check its permissions."
+            )
         raise refusal
     if not token:
         return "no token is required"
-    if _is_open_to_strangers(context):
+    if _is_open_without_token(context):
         return "a token is sent, but the server does not require one"
     return "a token is required, and yours is accepted"
 
 
-def _is_open_to_strangers(context: DoctorContext) -> bool:
+def _is_open_without_token(context: DoctorContext) -> bool:
     path = next(path for api, path in MODEL_LIST_PATHS if api == context.health.api)
     try:
         _ask(context, path, with_token=False)
@@ -131,8 +133,8 @@ def _ask(context: DoctorContext, path: str, *, with_token: bool = True) -> objec
     """Request one of the server's model lists."""
     settings = context.lm.settings if with_token else replace(context.lm.settings, api_token=None)
     session = Session(settings)
-    with closing(Urllib3Transport(settings)) as route:
-        return drive(ask_json(session, "GET", path, timeouts=session.look_up_timeouts), route)
+    with closing(Urllib3Transport(settings)) as transport:
+        return drive(ask_json(session, "GET", path, timeouts=session.look_up_timeouts), transport)
 
 
 # --- the models ---
