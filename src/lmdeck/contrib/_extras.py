@@ -10,5 +10,6 @@ def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError
     name = (error.name or "").partition(".")[0]
     if name == "lmdeck":
         return error
-    message = f'This part of lmdeck needs the package {name!r}, which is not installed: pip install "lmdeck[{extra}]"'
+    message = f"This part of lmdeck needs the package {name!r}, which is not installed."
+    message += f' Install it with `pip install "lmdeck[{extra}]"`.'
     return ModuleNotFoundError(message, name=name)

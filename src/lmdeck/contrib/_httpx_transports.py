@@ -1,6 +1,6 @@
-"""What the transports for httpx and httpx2 share.
+"""The common code of the transports for httpx and httpx2, which differ only in their names.
 
-The two libraries differ in their names only. `library` is the module `httpx` or `httpx2`. It is `Any`, since their classes have
+ `library` is the module `httpx` or `httpx2`. It is `Any`, since their classes have
 no common type.
 """
 
@@ -29,7 +29,7 @@ def relay(upstream: Upstream, request: Any, library: Any, stream: Callable[[Rela
         TimeoutException: The library's own; a time limit of the client was exceeded.
     """
     body = request.read()
-    with _raising(library, request):
+    with _library_errors(library, request):
         relayed = upstream.send(*_arguments(request, body))
     return library.Response(relayed.status, headers=dict(relayed.headers), stream=stream(relayed, request))
 
@@ -39,7 +39,7 @@ async def relay_async(
 ) -> Any:
     """Async version of `relay`."""
     body = await request.aread()
-    with _raising(library, request):
+    with _library_errors(library, request):
         relayed = await upstream.send(*_arguments(request, body))
     return library.Response(relayed.status, headers=dict(relayed.headers), stream=stream(relayed, request))
 
@@ -54,7 +54,7 @@ class RelayedStream:
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        with _raising(self.library, self._request):
+        with _library_errors(self.library, self._request):
             yield from self._relayed.chunks
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class AsyncRelayedStream:
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _raising(self.library, self._request):
+        with _library_errors(self.library, self._request):
             async for chunk in self._relayed.chunks:
                 yield chunk
 
@@ -93,8 +93,8 @@ def _arguments(request: Any, body: bytes) -> tuple[str, str, dict[str, str], byt
 
 
 @contextmanager
-def _raising(library: Any, request: Any) -> Iterator[None]:
-    """Raise the library's exceptions for lmdeck's."""
+def _library_errors(library: Any, request: Any) -> Iterator[None]:
+    """Translate lmdeck's errors to the library's exceptions."""
     try:
         yield
     except ClientTimeoutError as error:

@@ -105,15 +105,15 @@ class AsyncRelayedResponse(Struct, frozen=True, kw_only=True):
 class _UpstreamBase(Generic[T]):
     """The settings, one session per server, and one transport; a forked process creates its own.
 
-    Requests go to the server of the settings if a keyword names one or `given` are resolved settings, else to their own.
+    Requests go to the server of the settings if a keyword names one or `settings` are resolved settings, else to their own.
     """
 
-    def __init__(self, given: ClientSettings | Settings) -> None:
-        is_named = isinstance(given, Settings) or any(given.get(name) is not None for name in ADDRESS)
-        if isinstance(given, Settings):
-            self.settings = given
+    def __init__(self, settings: ClientSettings | Settings) -> None:
+        is_named = isinstance(settings, Settings) or any(settings.get(name) is not None for name in ADDRESS)
+        if isinstance(settings, Settings):
+            self.settings = settings
         else:  # the program names each request's address, so that a project's file cannot set the route to it
-            self.settings = Settings.resolve(given if is_named else {**given, "base_url": THIS_MACHINE})
+            self.settings = Settings.resolve(settings if is_named else {**settings, "base_url": THIS_MACHINE})
         self._root = BaseURL.from_settings(self.settings).root if is_named else None
         self._timeouts = Timeouts.from_settings(self.settings)
         self._reset()
@@ -155,7 +155,7 @@ class Upstream(_UpstreamBase[Transport]):
         route, session = self._routed(method, url)
         try:
             plan = begin(session, method, route, headers, body, limits.over(self._timeouts))
-            answer = drive(plan, self._opened())
+            answer = drive(plan, self._open_transport())
         except LMStudioError as error:
             if limits.caused(error, self._timeouts):
                 raise ClientTimeoutError(error) from error
@@ -173,7 +173,7 @@ class Upstream(_UpstreamBase[Transport]):
         if transport is not None:
             transport.close()
 
-    def _opened(self) -> Transport:
+    def _open_transport(self) -> Transport:
         with self._lock:
             if self._transport is None:
                 from lmdeck._transport.urllib3 import Urllib3Transport  # imported late: only needed for requests
@@ -225,7 +225,7 @@ class AsyncUpstream(_UpstreamBase[AsyncTransport]):
         route, session = self._routed(method, url)
         try:
             plan = begin(session, method, route, headers, body, limits.over(self._timeouts))
-            answer = await drive_async(plan, self._opened())
+            answer = await drive_async(plan, self._open_transport())
         except LMStudioError as error:
             if limits.caused(error, self._timeouts):
                 raise ClientTimeoutError(error) from error
@@ -238,7 +238,7 @@ class AsyncUpstream(_UpstreamBase[AsyncTransport]):
     def prepare(self) -> None:
         """Create the transport in advance: the first request need not wait for its import."""
         self._check_process()
-        self._opened()
+        self._open_transport()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -247,7 +247,7 @@ class AsyncUpstream(_UpstreamBase[AsyncTransport]):
         if transport is not None:
             await transport.aclose()
 
-    def _opened(self) -> AsyncTransport:
+    def _open_transport(self) -> AsyncTransport:
         if self._transport is None:
             from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: only needed for requests
 

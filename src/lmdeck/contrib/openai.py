@@ -84,8 +84,8 @@ def _split(options: dict[str, Any]) -> tuple[ClientSettings, dict[str, Any]]:
     route = {name: getattr(found, name) for name in ROUTE_SETTINGS}
     token = found.api_token.reveal() if found.api_token else NO_TOKEN
     defaults = {"base_url": f"{BaseURL.from_settings(found).root}/v1", "api_key": token}
-    given: Any = settings | route
-    return given, {**defaults, **arguments}
+    combined: Any = settings | route
+    return combined, {**defaults, **arguments}
 
 
 def _text(value: object) -> object:

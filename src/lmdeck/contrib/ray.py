@@ -77,7 +77,7 @@ class Ask:
         """
         self._pyarrow = _pyarrow()
         session = Session(Settings.resolve(settings))
-        given = BatchOptions(
+        batch_options = BatchOptions(
             endpoint=endpoint,
             model=model or session.settings.model,
             template=template,
@@ -86,7 +86,7 @@ class Ask:
             schema=schema,
             dedupe=dedupe,
         )
-        self._options = given.checked()
+        self._options = batch_options.checked()
         self._schema = None if schema is None else SchemaCheck(schema)
         self._limits = WorkerLimits(
             max_concurrency=session.settings.max_concurrency,
@@ -104,7 +104,7 @@ class Ask:
 
         Raises:
             ConfigurationError: A column of the rows has the name of one to be added.
-            LMStudioError: No row can be answered: no host answers, the token is refused, a budget is used.
+            LMStudioError: No row can be answered: no host answers, the token is refused, or a budget is used up.
         """
         is_pandas = hasattr(batch, "iloc")
         table = self._table(batch)
@@ -204,7 +204,10 @@ def _pyarrow() -> Any:
     try:
         import pyarrow as pa  # an extra
     except ModuleNotFoundError as error:
-        raise ConfigurationError("Ask needs pyarrow.", hint='pip install "lmdeck[batch]"') from error
+        raise ConfigurationError(
+            "`Ask` needs the package pyarrow, which is not installed.",
+            hint='Install it with `pip install "lmdeck[batch]"`.',
+        ) from error
     return pa
 
 
@@ -262,8 +265,8 @@ class _Asker:
 
     def __init__(self, settings: ClientSettings, hosts: Sequence[str]) -> None:
         session = Session(Settings.resolve(settings))
-        made = server_hosts(session, hosts, session.settings.max_concurrency)
-        self._hosts = {host.name: host for host in made}
+        servers = server_hosts(session, hosts, session.settings.max_concurrency)
+        self._hosts = {host.name: host for host in servers}
 
     async def ask(self, root: str, lease: Lease) -> HostAnswer | LMStudioError:
         try:
@@ -292,7 +295,10 @@ def ray_hosts(address: str, settings: ClientSettings, hosts: Sequence[str] = ())
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ModuleNotFoundError as error:
-        raise ConfigurationError("Ray is not installed.", hint='pip install "lmdeck[ray]"') from error
+        raise ConfigurationError(
+            "Batches on Ray need the package ray, which is not installed.",
+            hint='Install it with `pip install "lmdeck[ray]"`.',
+        ) from error
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -304,10 +310,10 @@ def ray_hosts(address: str, settings: ClientSettings, hosts: Sequence[str] = ())
     actor = ray.remote(max_restarts=-1, max_concurrency=1000, num_cpus=0)(_Asker)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     addresses = [node["NodeManagerAddress"] for node in nodes]
-    made = []
+    found = []
     for node, name in zip(nodes, addresses, strict=True):
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
         asker = actor.options(scheduling_strategy=strategy).remote(settings, hosts)
         shown = name if addresses.count(name) == 1 else f"{name} ({node['NodeID'][:8]})"
-        made += [RayHost(asker, shown, root) for root in roots]
-    return made
+        found += [RayHost(asker, shown, root) for root in roots]
+    return found

@@ -51,7 +51,7 @@ class RecordFailures:
 
     def write(self, request_id: str, exchange: RecordedExchange) -> None:
         """Write a recording, and remove the oldest ones beyond the limit.
-        A full disk is logged and breaks no request.
+        An error, such as a full disk, is logged and does not affect the request.
         """
         path = Path(self.path_of(request_id))
         try:
@@ -103,7 +103,7 @@ class _Recording(StreamObserver):
         self._request = call.request
         self._id = call.request.headers.get("X-Request-Id") or call.request_id
         self._recordings = recordings
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._received: list[tuple[bytes, float]] = []
         self._left = MOST_BYTES
         self._status = 0
@@ -118,7 +118,7 @@ class _Recording(StreamObserver):
         """Record bytes of the answer, up to a limit."""
         if data and self._left > 0:
             self._left -= len(data)
-            self._received.append((data, time.monotonic() - self._began))
+            self._received.append((data, time.monotonic() - self._started))
 
     def on_finished(self) -> None:
         """Discard a complete answer."""

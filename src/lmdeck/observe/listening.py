@@ -51,7 +51,7 @@ class BoundedLabels:
         return value
 
     def known(self, value: str) -> str:
-        """Return a value that was used before, else `"other"`: for values that anybody may invent."""
+        """Return a value that was used before, else `"other"`: for values that clients may invent."""
         return value if value in self._known else OTHER
 
 

@@ -1,9 +1,9 @@
-"""Measurements that wait until metrics are collected, or until there are many.
+"""Measurements that are buffered until metrics are collected, or until there are many.
 
 OpenTelemetry's SDK checks, copies and hashes the attributes of each measurement. Between two requests that takes twice as
 long as for many in one go, when its code is in the processor's caches. Nothing is lost at a flush or at the end of the program:
 the SDK collects by calling the callbacks of observable instruments first (`SynchronousMeasurementConsumer.collect`), and the
-callback of one such instrument records what waits. Any other provider gets the measurements when there are many.
+callback of one such instrument records the waiting measurements. Any other provider gets the measurements when there are many.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WaitingMeasurements:
             self.record()
 
     def record(self) -> None:
-        """Record what waits."""
+        """Record the waiting measurements."""
         while self._waiting:
             try:
                 record, value, labels, measured_in = self._waiting.popleft()
@@ -47,7 +47,7 @@ class WaitingMeasurements:
             record(value, labels, measured_in)
 
     def record_at_collection(self, meter: metrics.Meter) -> None:
-        """Record what waits whenever the meter's provider collects metrics.
+        """Record the waiting measurements whenever the meter's provider collects metrics.
 
         An SDK ignores the callback of a second instrument with the same name, so there is one callback for all clients.
         """
@@ -58,7 +58,7 @@ class WaitingMeasurements:
 
 
 def _record_at_collection(_: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
-    """Record what waits; there is nothing to observe."""
+    """Record the waiting measurements; nothing is observed."""
     measurements.record()
     return ()
 

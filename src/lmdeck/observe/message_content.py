@@ -23,8 +23,8 @@ def input_messages(body: bytes) -> dict[str, str]:
     if not isinstance(request, Mapping):
         return {}
     found: dict[str, Any] = {}
-    given = request.get("messages", request.get("input", request.get("prompt")))
-    messages = [_message(one) for one in (given if isinstance(given, list) else [given]) if one is not None]
+    prompt = request.get("messages", request.get("input", request.get("prompt")))
+    messages = [_message(one) for one in (prompt if isinstance(prompt, list) else [prompt]) if one is not None]
     if messages:
         found["gen_ai.input.messages"] = messages
     instructions = next(
@@ -52,14 +52,14 @@ def output_messages(reply: Reply) -> dict[str, str]:
     return {"gen_ai.output.messages": msgspec.json.encode([message]).decode()}
 
 
-def _message(given: object) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        return {"role": "user", "parts": list(_parts(given))}
-    role = str(given.get("role") or "user")
+def _message(message: object) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        return {"role": "user", "parts": list(_parts(message))}
+    role = str(message.get("role") or "user")
     if role == "tool":
-        answer = {"type": "tool_call_response", "id": given.get("tool_call_id"), "response": given.get("content")}
+        answer = {"type": "tool_call_response", "id": message.get("tool_call_id"), "response": message.get("content")}
         return {"role": role, "parts": [answer]}
-    return {"role": role, "parts": [*_parts(given.get("content")), *_calls(given.get("tool_calls"))]}
+    return {"role": role, "parts": [*_parts(message.get("content")), *_calls(message.get("tool_calls"))]}
 
 
 def _parts(content: object) -> Iterator[dict[str, Any]]:

@@ -41,7 +41,8 @@ try:
     from lmdeck.observe.measurements import measurements
 except ImportError:
     raise ConfigurationError(
-        "Traces for OpenTelemetry need the package opentelemetry-api.", hint='Install it: pip install "lmdeck[otel]".'
+        "Traces for OpenTelemetry need the package opentelemetry-api, which is not installed.",
+        hint='Install it with `pip install "lmdeck[otel]"`.',
     ) from None
 
 PROVIDER = "lmstudio"
@@ -162,7 +163,9 @@ class _Instruments:
         self.problems = meter.create_counter(
             "lmdeck.problems", "{problem}", "Problems of answers, by code and dialect."
         )
-        self.broken = meter.create_counter("lmdeck.stream.broken", "{stream}", "Answers that broke midway, by kind.")
+        self.broken = meter.create_counter(
+            "lmdeck.stream.broken", "{stream}", "Answers that broke off midway, by kind."
+        )
         self.cache = meter.create_counter("lmdeck.cache", "{request}", "Requests that asked the cache, by result.")
         self.retries = meter.create_counter("lmdeck.retries", "{attempt}", "Failed attempts that were repeated.")
         measurements.record_at_collection(meter)
@@ -197,7 +200,7 @@ class OpenTelemetryObservation(Observation):
         )
 
     def close(self) -> None:
-        """Stop observing, record what waits, and end all open spans."""
+        """Stop observing, record the waiting measurements, and end all open spans."""
         super().close()
         measurements.record()
         while self._requests:
@@ -256,8 +259,8 @@ class OpenTelemetryObservation(Observation):
                 )
         if event.is_streamed and event.time_to_first_token is not None:
             measurements.add(instruments.first.record, event.time_to_first_token, labels)
-            a_chunk = (event.seconds - event.time_to_first_token) / max(1, event.chunks - 1)
-            measurements.add(instruments.per_chunk.record, a_chunk, labels)
+            per_chunk = (event.seconds - event.time_to_first_token) / max(1, event.chunks - 1)
+            measurements.add(instruments.per_chunk.record, per_chunk, labels)
         if event.queue_time:
             measurements.add(instruments.queue.record, event.queue_time, labels)
         if event.reply is not None and event.reply.stats.model_load_time is not None:
@@ -280,7 +283,7 @@ class OpenTelemetryObservation(Observation):
         request = self._requests.pop(event.request_id, None)
         if request is not None:
             self._measure_end(request, "abandoned")
-            _fail(request.span, "abandoned", "The answer was left before its end.")
+            _fail(request.span, "abandoned", "The caller abandoned the answer before its end.")
 
     def _measure_end(self, request: _Request, kind: str) -> Attributes:
         """Record the duration of a request without a complete answer, and return its labels."""
@@ -317,7 +320,9 @@ class OpenTelemetryObservation(Observation):
             labels["error.type"] = kind
         measurements.add(self._instruments.agent.record, event.seconds, labels)
         if event.reply is None:
-            message = "The run was left before its end." if event.error is None else self._message(event.error)
+            message = (
+                "The caller abandoned the run before its end." if event.error is None else self._message(event.error)
+            )
             _fail(run.span, kind, message)
             return
         run.span.set_attributes(_usage(event.reply.usage) | {"lmdeck.run.rounds": len(event.reply.rounds)})
@@ -344,7 +349,7 @@ class OpenTelemetryObservation(Observation):
     def _on_tool_end(self, event: ToolFinished | ToolExecutionFailed) -> None:
         run, result = self._run.get(), event.result
         span = None if run is None else run.tools.pop(result.call.id, None)
-        if span is None:  # an equal call was run, and this one shares its result
+        if span is None:  # a repeated call, which shares the result of the first one
             return
         labels: Attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": self._tool(result.call.name)}
         if self._captures:

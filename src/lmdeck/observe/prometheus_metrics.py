@@ -24,8 +24,8 @@ try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 except ImportError:
     raise ConfigurationError(
-        "Metrics for Prometheus need the package prometheus-client.",
-        hint='Install it: pip install "lmdeck[prometheus]".',
+        "Metrics for Prometheus need the package prometheus-client, which is not installed.",
+        hint='Install it with `pip install "lmdeck[prometheus]"`.',
     ) from None
 
 Registry: TypeAlias = CollectorRegistry
@@ -85,7 +85,7 @@ class ClientMetrics:
         self.load = histogram(
             "lmdeck_model_load_seconds", "Time that loading a model for a request took.", ["model"], buckets=DURATIONS
         )
-        self.tokens = counter("lmdeck_tokens", "Tokens that models read and wrote.", ["model", "type"])
+        self.tokens = counter("lmdeck_tokens", "Input and output tokens.", ["model", "type"])
         self.chunks = counter("lmdeck_chunks", "Chunks of answers.", ["model"])
         self.problems = counter(
             "lmdeck_problems",
@@ -93,7 +93,7 @@ class ClientMetrics:
             ["code", "dialect"],
         )
         self.broken = counter(
-            "lmdeck_broken_streams", "Answers that broke after their beginning, by class of error.", ["kind"]
+            "lmdeck_broken_streams", "Answers that broke off after their beginning, by class of error.", ["kind"]
         )
         self.retries = counter("lmdeck_retries", "Attempts that failed and were repeated, by class of error.", ["kind"])
         self.cache = counter("lmdeck_cache", "Requests that asked the cache, by result: hit, shared, miss.", ["result"])

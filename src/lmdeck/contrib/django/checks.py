@@ -68,7 +68,7 @@ def _check_login() -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"LOGIN_URL leads nowhere ({settings.LOGIN_URL!r}), but lmdeck's page requires a login.",
+            f"LOGIN_URL is {settings.LOGIN_URL!r}, which matches no URL, but lmdeck's page requires a login.",
             hint='Set LOGIN_URL = "admin:login", or the name of your own login page, '
             'or open the page with LMDECK = {"LOGIN_REQUIRED": False}.',
             id="lmdeck.W003",

@@ -20,7 +20,7 @@ PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class RateLimit(Struct, frozen=True):
-    """The number of requests that one user may send in the given number of seconds."""
+    """The number of requests that one user may send in the value number of seconds."""
 
     requests: int
     seconds: int
@@ -117,13 +117,13 @@ def configuration() -> Configuration:
     Raises:
         ConfigurationError: The setting is invalid; the message names the key and the reason.
     """
-    given = getattr(settings, "LMDECK", {})
-    for error in setting_errors(given):
+    configured = getattr(settings, "LMDECK", {})
+    for error in setting_errors(configured):
         raise ConfigurationError(error.message, hint=error.hint)
-    client = {CLIENT[key]: value for key, value in given.items() if key in CLIENT}
+    client = {CLIENT[key]: value for key, value in configured.items() if key in CLIENT}
     if isinstance(client.get("api_token"), str):
         client["api_token"] = Secret(client["api_token"])  # not shown in error reports
-    own = {key.lower(): OWN[key](value) for key, value in given.items() if key in OWN and value is not None}
+    own = {key.lower(): OWN[key](value) for key, value in configured.items() if key in OWN and value is not None}
     return Configuration(client=cast("ClientSettings", client), **cast("dict[str, Any]", own))
 
 
@@ -133,16 +133,16 @@ def _read_again(*, setting: str, **_: object) -> None:
         configuration.cache_clear()
 
 
-def setting_errors(given: object) -> Iterator[SettingError]:
+def setting_errors(configured: object) -> Iterator[SettingError]:
     """Yield all errors in a value of `LMDECK`."""
-    if not isinstance(given, Mapping):
+    if not isinstance(configured, Mapping):
         yield SettingError(
             "E001",
-            f"settings.LMDECK must be a dict, not {type(given).__name__}.",
+            f"settings.LMDECK must be a dict, not {type(configured).__name__}.",
             'Write LMDECK = {"BASE_URL": "http://localhost:1234"}.',
         )
         return
-    for key, value in given.items():
+    for key, value in configured.items():
         if key not in KNOWN:
             yield SettingError("E002", f"settings.LMDECK has no key {key!r}.", did_you_mean(str(key), KNOWN))
         elif value is not None:

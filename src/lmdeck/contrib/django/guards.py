@@ -52,7 +52,7 @@ def refusal_response(refusal: RefusedRequest) -> JsonResponse:
 class GuardedView(View):
     """A view for logged-in users.
 
-    It is open to everybody only if `LMDECK["LOGIN_REQUIRED"]` or `as_view(login_required=…)` is False. Views with `is_counted`
+    It is open to all only if `LMDECK["LOGIN_REQUIRED"]` or `as_view(login_required=…)` is False. Views with `is_counted`
     are subject to the rate limit. Views with `is_page` redirect to the login page; the others answer with status 401.
     """
 
@@ -97,9 +97,7 @@ class GuardedView(View):
 
 def _database_failure(error: OperationalError) -> JsonResponse:
     """Return the response for a database that is locked, full or unreachable."""
-    failure = ConversationsError(
-        f"The database is not available: {error}.", hint="Look at the database, and try again."
-    )
+    failure = ConversationsError(f"The database is not available: {error}.", hint="Check the database, and try again.")
     shown = report(failure, "Conversations are not available right now.", with_details=settings.DEBUG)
     return error_response(503, shown.message, shown.hint)
 
@@ -130,7 +128,7 @@ def _rate_limit_refusal(request: HttpRequest) -> JsonResponse | None:
     if not wait:
         return None
     hint = f"Wait {wait} seconds and ask again."
-    return error_response(429, "You have asked too often.", hint, **{"Retry-After": str(wait)})
+    return error_response(429, "You have sent too many questions.", hint, **{"Retry-After": str(wait)})
 
 
 def is_known(request: HttpRequest) -> bool:

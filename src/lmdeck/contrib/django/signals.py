@@ -60,7 +60,7 @@ def _forward_async(signal: Signal) -> Callable[[object], object]:
     The client runs it as a task beside the answer.
     """
 
-    def send(event: object) -> Any:  # a coroutine, where anybody listens
+    def send(event: object) -> Any:  # a coroutine if there are receivers
         return signal.asend_robust(sender=AsyncLMStudio, event=event) if signal.receivers else None
 
     return send

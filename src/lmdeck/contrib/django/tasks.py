@@ -25,7 +25,7 @@ class _UnqueuedTask:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.call = function
 
-    def __getattr__(self, name: str) -> Any:  # nothing comes back
+    def __getattr__(self, name: str) -> Any:  # it never returns
         raise ImproperlyConfigured(f"run_chat.{name} needs Django 6, or on Django 5.2: pip install django-tasks.")
 
 

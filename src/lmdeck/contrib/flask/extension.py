@@ -77,14 +77,14 @@ def extension() -> LMDeck:
     return found
 
 
-def _settings(given: Mapping[str, Any]) -> ClientSettings:
+def _settings(configured: Mapping[str, Any]) -> ClientSettings:
     known = {name.upper(): name for name in ClientSettings.__annotations__}
-    unknown = [key for key in given if key not in known]
+    unknown = [key for key in configured if key not in known]
     if unknown:
         raise ConfigurationError(
             f'app.config["LMDECK"] has no setting {unknown[0]!r}.', hint=f"Its settings are {', '.join(sorted(known))}."
         )
-    settings: Any = {known[key]: value for key, value in given.items()}
+    settings: Any = {known[key]: value for key, value in configured.items()}
     return settings  # type: ignore[no-any-return]
 
 

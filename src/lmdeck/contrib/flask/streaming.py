@@ -36,7 +36,7 @@ def stream_response(
     `encoding` is "lmdeck" for lmdeck's page, "vercel" for the AI SDK's `useChat`, "ag-ui" for AG-UI (with the
     ids of the client's run: `lmdeck.web.encodings.ag_ui(thread_id, run_id)`). Tools with handlers are
     run, in at most `max_rounds` rounds; `approve` is called before each tool call, or pauses the run (see `Chat.run`), and
-    `resumed` goes on with a paused run. After `heartbeat` seconds of silence a comment is sent, which detects a browser that
+    `resumed` is a paused run to resume. After `heartbeat` seconds of silence a comment is sent, which detects a browser that
     has disconnected. `on_end` is called once with the reply, or the `PausedRun`. If the browser disconnected or the answer
     failed, it is partial: `finish_reason` is `""`, and a problem `stopped`, `cut` or `failed` says how it ended. Errors, also
     those of `on_end`, are sent as events: in debug mode with details, otherwise as a neutral sentence with the number of the

@@ -234,14 +234,14 @@ class Message(models.Model):
     reasoning = models.TextField(_("reasoning"), blank=True)
     model = models.CharField(_("model"), max_length=200, blank=True)
     finish_reason = models.CharField(
-        _("finish reason"), max_length=40, blank=True, help_text=_("Empty where the answer was cut.")
+        _("finish reason"), max_length=40, blank=True, help_text=_("Empty if the answer was interrupted.")
     )
     ended = models.CharField(
         _("ended"),
         max_length=20,
         blank=True,
         default="",
-        help_text=_("Stopped, cut, failed or paused, where it is not whole."),
+        help_text=_("How an incomplete answer ended: stopped, cut, failed or paused."),
     )
     images = models.JSONField(_("images"), default=list, blank=True, help_text=_("Data URIs."))
     created = models.DateTimeField(_("created"), auto_now_add=True)

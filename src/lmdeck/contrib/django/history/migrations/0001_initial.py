@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                     "finish_reason",
                     models.CharField(
                         blank=True,
-                        help_text="Empty where the answer was cut.",
+                        help_text="Empty if the answer was interrupted.",
                         max_length=40,
                         verbose_name="finish reason",
                     ),

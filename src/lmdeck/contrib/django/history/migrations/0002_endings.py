@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
             field=models.CharField(
                 blank=True,
                 default="",
-                help_text="Stopped, cut or failed, where it is not whole.",
+                help_text="How an incomplete answer ended: stopped, cut or failed.",
                 max_length=20,
                 verbose_name="ended",
             ),

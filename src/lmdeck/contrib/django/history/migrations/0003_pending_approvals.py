@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
             field=models.CharField(
                 blank=True,
                 default="",
-                help_text="Stopped, cut, failed or paused, where it is not whole.",
+                help_text="How an incomplete answer ended: stopped, cut, failed or paused.",
                 max_length=20,
                 verbose_name="ended",
             ),
