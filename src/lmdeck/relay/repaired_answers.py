@@ -114,7 +114,7 @@ class ChatRelay:
         None if the bytes are anything else; nothing was read then.
         """
         around = self._writer.around_text
-        if around is None or self._asked_json is not None:
+        if around is None or self._requested_json is not None:
             return None
         chunks: list[Chunk] = []
         text = self._reader.continue_text(data, around, chunks)
