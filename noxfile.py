@@ -98,7 +98,7 @@ def short(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("version", ["5.2", "6.0"], ids=["5.2", "6.0"])
+@nox.parametrize("version", ["5.2", "6.0", "6.1"], ids=["5.2", "6.0", "6.1"])
 def django(session: nox.Session, version: str) -> None:
     """Run Django's tests with one of the supported versions."""
     install(session, "--editable", ".[all]", "--group", "dev", f"django~={version}.0")
