@@ -1,4 +1,4 @@
-"""Ask several questions at once with the async client; answers come as they are ready."""
+"""Ask several questions at once with the async client, and print each answer as soon as it is complete."""
 
 import asyncio
 

@@ -11,7 +11,7 @@ ANSWERS: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
 
 
 class Cache:
-    """Answer a repeated call from memory; remember the bytes of each whole answer."""
+    """Answer a repeated call from memory; store the bytes of each complete answer."""
 
     def __init__(self, inner: Handler) -> None:
         self.inner = inner
@@ -30,7 +30,7 @@ class Cache:
 
 
 class Recorder(StreamObserver):
-    """Collects the bytes of one answer, and keeps them once it is whole."""
+    """Collect the bytes of one answer, and store them once it is complete."""
 
     def __init__(self, key: str, stream: ResponseStream[R]) -> None:
         self.key = key

@@ -10,7 +10,7 @@ CLOCK = {
     "type": "function",
     "function": {
         "name": "time_in",
-        "description": "Tell the time at a UTC offset.",
+        "description": "Get the time at a UTC offset.",
         "parameters": {
             "type": "object",
             "properties": {"offset_hours": {"type": "integer", "minimum": -12, "maximum": 14}},
@@ -25,13 +25,16 @@ def time_in(offset_hours: int) -> str:
 
 
 chat = lmdeck.chat().user("What time is it two hours east of Greenwich?").with_tools([CLOCK])
-asked = chat.with_tool_choice("required").with_options(max_tokens=100, temperature=0).send()
+first = chat.with_tool_choice("required").with_options(max_tokens=100, temperature=0).send()
 
-if not asked.tool_calls:  # a model may answer in words all the same
-    sys.exit(f"{asked.model} called no function, and answered: {asked.content}")
-call = asked.tool_calls[0]
-print("The model asks for", call.name, call.arguments)
+if not first.tool_calls:  # a model may answer with text all the same
+    sys.exit(f"{first.model} called no function, and answered: {first.content}")
+call = first.tool_calls[0]
+print("The model calls", call.name, call.arguments)
 result = time_in(int(call.arguments["offset_hours"]))
 
-answer = chat.with_messages([asked.message]).tool_result(call, json.dumps({"time": result}))
-print(answer.with_tool_choice("none").with_options(max_tokens=60).send().content or f"(no words, but it is {result})")
+answer = chat.with_messages([first.message]).tool_result(call, json.dumps({"time": result}))
+print(
+    answer.with_tool_choice("none").with_options(max_tokens=60).send().content
+    or f"(no text; the tool returned {result})"
+)

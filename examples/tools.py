@@ -31,7 +31,7 @@ with chat.run_stream(max_rounds=4) as run:
             case ToolStarted(call=call):
                 print(f"running   {call.name} {call.arguments}")
             case ToolFinished(result=result) | ToolExecutionFailed(result=result):
-                print(f"told      {result.content}")
+                print(f"result    {result.content}")
             case ToolCallInvalid(call=call, error=error):
                 print(f"invalid   {call.name}: {error.message}")
             case RoundFinished(round=number, reply=reply):

@@ -3,9 +3,9 @@
     python scripts/client_replays.py replays.jsonl [--write PAGE] [--only ID] [--async] [--min-right 0.95]
 
 Each line of the file is a scenario: what the client is asked to do (`call`, `request`, `client`), what the server answers
-(`server`: status, body or `sse` frames, how the stream ends) and what a robust client makes of it (`expect`). The server
+(`server`: status, body or `sse` frames, how the stream ends) and the expected outcome (`expect`). The server
 refuses what LM Studio refuses. A scenario that the two clients have no call for (loading, downloads, the native chat) is
-skipped. *Right*: the expected result, or an error of the client's own classes where an error is expected. *Said so*: such an
+skipped. *Right*: the expected result, or an error of the client's own classes where an error is expected. *Reported*: such an
 error where a result was possible. *Silently wrong*: a result that is not the expected one. *Crashed*: any other exception.
 """
 
@@ -43,7 +43,7 @@ from lmdeck.server.requests.responses import response_request
 Scenario = Mapping[str, Any]
 TIME_LIMIT = 30.0
 OWN_ERRORS = (openai.OpenAIError, anthropic.AnthropicError, pydantic.ValidationError)  # the last is what `parse` raises
-VERDICTS = ("right", "said so", "silently wrong", "crashed", "hung")
+VERDICTS = ("right", "reported", "silently wrong", "crashed", "hung")
 MARKED = re.compile(r"(<!-- replays -->\n).*?(\n<!-- /replays -->)", re.DOTALL)
 RULES: dict[str, Callable[..., object]] = {
     "/v1/chat/completions": chat_job,
@@ -82,7 +82,7 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
-        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients go away, that is the point
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that disconnect are expected
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -117,8 +117,8 @@ class Server:
 
     def _refusal(self, handler: BaseHTTPRequestHandler, path: str, data: bytes) -> dict[str, Any] | None:
         token = self._scenario.get("require_token")
-        given = handler.headers.get("Authorization", "").removeprefix("Bearer "), handler.headers.get("x-api-key")
-        if token and token not in given:
+        sent = handler.headers.get("Authorization", "").removeprefix("Bearer "), handler.headers.get("x-api-key")
+        if token and token not in sent:
             return {"status": 401, "body": json.dumps({"error": {"code": "invalid_api_key", "message": "no token"}})}
         known = path in RULES if handler.command == "POST" else path.startswith(("/v1/models", "/api/v"))
         if not known:
@@ -175,8 +175,8 @@ def _hang_up(handler: BaseHTTPRequestHandler) -> None:
 
 
 @dataclass
-class Seen:
-    """What a client made of the answer."""
+class Outcome:
+    """What a client returned, or the error that it raised."""
 
     content: str = ""
     reasoning: str = ""
@@ -191,14 +191,14 @@ class Seen:
     error: BaseException | None = None
 
 
-# --- the calls: written with `await`, so that one text serves both kinds of client -------------------------------------
+# --- the calls: written with `await`, so that one function serves sync and async clients -------------------------------------
 
 
-async def _now(value: Any) -> Any:
+async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def _each(stream: Any) -> Any:
+async def _iterate(stream: Any) -> Any:
     if hasattr(stream, "__aiter__"):
         async for item in stream:
             yield item
@@ -237,54 +237,54 @@ def _kind(name: str) -> str:
     return {"jpg": "jpeg"}.get(suffix, suffix)
 
 
-def _read_message(seen: Seen, message: Any) -> None:
-    seen.content = (message.content or "").strip()
+def _read_message(outcome: Outcome, message: Any) -> None:
+    outcome.content = (message.content or "").strip()
     extra = message.model_extra or {}
-    seen.reasoning = (extra.get("reasoning_content") or extra.get("reasoning") or "").strip()
-    seen.calls = [
+    outcome.reasoning = (extra.get("reasoning_content") or extra.get("reasoning") or "").strip()
+    outcome.calls = [
         {"id": call.id, "name": call.function.name, "arguments": json.loads(call.function.arguments or "{}")}
         for call in message.tool_calls or ()
     ]
 
 
-async def send(client: Any, scenario: Scenario, seen: Seen) -> None:
-    """Ask for a whole answer."""
-    answer = await _now(client.chat.completions.create(**chat_arguments(scenario)))
+async def send(client: Any, scenario: Scenario, outcome: Outcome) -> None:
+    """Ask for a complete answer."""
+    answer = await _awaited(client.chat.completions.create(**chat_arguments(scenario)))
     choice = answer.choices[0]
-    _read_message(seen, choice.message)
-    seen.finish_reason, seen.model, seen.id = choice.finish_reason, answer.model, answer.id
-    seen.usage_total = answer.usage.total_tokens if answer.usage else None
+    _read_message(outcome, choice.message)
+    outcome.finish_reason, outcome.model, outcome.id = choice.finish_reason, answer.model, answer.id
+    outcome.usage_total = answer.usage.total_tokens if answer.usage else None
 
 
-async def stream(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def stream(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask for a stream and add its pieces up."""
     options = {"stream": True, "stream_options": {"include_usage": True}}
     calls: dict[int, dict[str, str]] = {}
-    async for chunk in _each(await _now(client.chat.completions.create(**chat_arguments(scenario), **options))):
-        seen.model, seen.id = chunk.model or seen.model, chunk.id or seen.id
-        seen.usage_total = chunk.usage.total_tokens if chunk.usage else seen.usage_total
+    async for chunk in _iterate(await _awaited(client.chat.completions.create(**chat_arguments(scenario), **options))):
+        outcome.model, outcome.id = chunk.model or outcome.model, chunk.id or outcome.id
+        outcome.usage_total = chunk.usage.total_tokens if chunk.usage else outcome.usage_total
         for choice in chunk.choices or ():
             delta = choice.delta
             extra = delta.model_extra or {}
-            seen.content += delta.content or ""
-            seen.reasoning += extra.get("reasoning_content") or extra.get("reasoning") or ""
+            outcome.content += delta.content or ""
+            outcome.reasoning += extra.get("reasoning_content") or extra.get("reasoning") or ""
             for piece in delta.tool_calls or ():
                 call = calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
                 call["id"] = piece.id or call["id"]
                 call["name"] += piece.function.name or ""
                 call["arguments"] += piece.function.arguments or ""
-            seen.finish_reason = choice.finish_reason or seen.finish_reason
-    seen.content, seen.reasoning = seen.content.strip(), seen.reasoning.strip()
-    seen.calls = [{**call, "arguments": json.loads(call["arguments"] or "{}")} for call in calls.values()]
+            outcome.finish_reason = choice.finish_reason or outcome.finish_reason
+    outcome.content, outcome.reasoning = outcome.content.strip(), outcome.reasoning.strip()
+    outcome.calls = [{**call, "arguments": json.loads(call["arguments"] or "{}")} for call in calls.values()]
 
 
-async def parse(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def parse(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask for an object of a type."""
     kind = _model_of(scenario["request"]["schema"])
     arguments = chat_arguments(scenario)
-    answer = await _now(client.chat.completions.parse(**{**arguments, "response_format": kind}))
+    answer = await _awaited(client.chat.completions.parse(**{**arguments, "response_format": kind}))
     parsed = answer.choices[0].message.parsed
-    seen.value = None if parsed is None else parsed.model_dump()
+    outcome.value = None if parsed is None else parsed.model_dump()
 
 
 def _model_of(schema: Mapping[str, Any]) -> type[pydantic.BaseModel]:
@@ -293,18 +293,18 @@ def _model_of(schema: Mapping[str, Any]) -> type[pydantic.BaseModel]:
     return pydantic.create_model("Answer", **fields)
 
 
-async def run(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def run(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Run the tools until the model answers."""
     arguments = chat_arguments(scenario)
     for _ in range(4):
-        answer = await _now(client.chat.completions.create(**arguments))
+        answer = await _awaited(client.chat.completions.create(**arguments))
         message = answer.choices[0].message
-        _read_message(seen, message)
-        seen.finish_reason = answer.choices[0].finish_reason
-        if not seen.calls:
+        _read_message(outcome, message)
+        outcome.finish_reason = answer.choices[0].finish_reason
+        if not outcome.calls:
             return
         arguments["messages"].append(message.model_dump(exclude_unset=True))
-        for call in seen.calls:
+        for call in outcome.calls:
             result = json.dumps(scenario["request"]["tool_results"][call["name"]])
             arguments["messages"].append({"role": "tool", "tool_call_id": call["id"], "content": result})
 
@@ -314,79 +314,79 @@ def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**more, **request.get("options", {})}
 
 
-async def embed(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def embed(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask for vectors."""
-    answer = await _now(client.embeddings.create(**_flat(scenario["request"])))
-    seen.vectors = [list(entry.embedding) for entry in answer.data]
+    answer = await _awaited(client.embeddings.create(**_flat(scenario["request"])))
+    outcome.vectors = [list(entry.embedding) for entry in answer.data]
 
 
-async def complete(client: Any, scenario: Scenario, seen: Seen) -> None:
-    """Ask for a text to go on."""
-    answer = await _now(client.completions.create(**_flat(scenario["request"])))
-    seen.content, seen.finish_reason = answer.choices[0].text.strip(), answer.choices[0].finish_reason
+async def complete(client: Any, scenario: Scenario, outcome: Outcome) -> None:
+    """Ask for the continuation of a text."""
+    answer = await _awaited(client.completions.create(**_flat(scenario["request"])))
+    outcome.content, outcome.finish_reason = answer.choices[0].text.strip(), answer.choices[0].finish_reason
 
 
-async def list_models(client: Any, scenario: Scenario, seen: Seen) -> None:  # noqa: ARG001  # as the others
+async def list_models(client: Any, scenario: Scenario, outcome: Outcome) -> None:  # noqa: ARG001  # as the others
     """Ask for the models."""
-    seen.ids = [model.id for model in (await _now(client.models.list())).data]
+    outcome.ids = [model.id for model in (await _awaited(client.models.list())).data]
 
 
-async def create_response(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def create_response(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask `/v1/responses`."""
-    _read_response(seen, await _now(client.responses.create(**scenario["request"])))
+    _read_response(outcome, await _awaited(client.responses.create(**scenario["request"])))
 
 
-async def stream_response(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def stream_response(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask `/v1/responses` for a stream; the text is that of the deltas, as a page would show it."""
     shown = ""
-    async for event in _each(await _now(client.responses.create(**scenario["request"], stream=True))):
+    async for event in _iterate(await _awaited(client.responses.create(**scenario["request"], stream=True))):
         if event.type == "response.output_text.delta":
             shown += event.delta
         if event.type in {"response.completed", "response.incomplete"}:
-            _read_response(seen, event.response)
-    seen.content = shown.strip()
+            _read_response(outcome, event.response)
+    outcome.content = shown.strip()
 
 
-def _read_response(seen: Seen, response: Any) -> None:
-    seen.content, seen.model, seen.id = response.output_text.strip(), response.model, response.id
+def _read_response(outcome: Outcome, response: Any) -> None:
+    outcome.content, outcome.model, outcome.id = response.output_text.strip(), response.model, response.id
     for item in response.output:
         if item.type == "function_call":
             arguments = json.loads(item.arguments or "{}")
-            seen.calls.append({"id": item.call_id, "name": item.name, "arguments": arguments})
+            outcome.calls.append({"id": item.call_id, "name": item.name, "arguments": arguments})
         elif item.type == "reasoning":
-            seen.reasoning += "".join(part.text for part in item.content or item.summary or ()).strip()
+            outcome.reasoning += "".join(part.text for part in item.content or item.summary or ()).strip()
     cut = response.status == "incomplete"
-    seen.finish_reason = "tool_calls" if seen.calls else "length" if cut else "stop"
-    seen.usage_total = response.usage.total_tokens if response.usage else None
+    outcome.finish_reason = "tool_calls" if outcome.calls else "length" if cut else "stop"
+    outcome.usage_total = response.usage.total_tokens if response.usage else None
 
 
-async def create_message(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def create_message(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask `/v1/messages`."""
-    _read_blocks(seen, await _now(client.messages.create(**{"max_tokens": 1000, **scenario["request"]})))
+    _read_blocks(outcome, await _awaited(client.messages.create(**{"max_tokens": 1000, **scenario["request"]})))
 
 
-async def stream_message(client: Any, scenario: Scenario, seen: Seen) -> None:
+async def stream_message(client: Any, scenario: Scenario, outcome: Outcome) -> None:
     """Ask `/v1/messages` for a stream."""
     manager = client.messages.stream(**{"max_tokens": 1000, **scenario["request"]})
     if hasattr(manager, "__aenter__"):
         async with manager as opened:
-            _read_blocks(seen, await opened.get_final_message())
+            _read_blocks(outcome, await opened.get_final_message())
     else:
         with manager as opened:
-            _read_blocks(seen, opened.get_final_message())
+            _read_blocks(outcome, opened.get_final_message())
 
 
-def _read_blocks(seen: Seen, message: Any) -> None:
-    seen.model, seen.id = message.model, message.id
+def _read_blocks(outcome: Outcome, message: Any) -> None:
+    outcome.model, outcome.id = message.model, message.id
     for block in message.content:
         if block.type == "text":
-            seen.content = (seen.content + block.text).strip()
+            outcome.content = (outcome.content + block.text).strip()
         elif block.type == "thinking":
-            seen.reasoning += block.thinking.strip()
+            outcome.reasoning += block.thinking.strip()
         elif block.type == "tool_use":
-            seen.calls.append({"id": block.id, "name": block.name, "arguments": block.input})
+            outcome.calls.append({"id": block.id, "name": block.name, "arguments": block.input})
     reasons = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
-    seen.finish_reason = reasons.get(message.stop_reason or "", message.stop_reason)
+    outcome.finish_reason = reasons.get(message.stop_reason or "", message.stop_reason)
 
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -405,14 +405,14 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def make_client(scenario: Scenario, url: str, *, repaired: bool, is_async: bool) -> Any:
-    """Return OpenAI's client, or Anthropic's, on the server; both kinds wait for as long."""
-    given = dict(scenario.get("client", {}))
-    suffix, token = given.pop("base_url_suffix", ""), given.pop("api_token", "lm-studio")
-    limits = {"timeout": 5.0, "first_token_timeout": 8.0, "connect_timeout": 2.0, **given}
+    """Return OpenAI's or Anthropic's client of the server, with the same time limits for both."""
+    settings = dict(scenario.get("client", {}))
+    suffix, token = settings.pop("base_url_suffix", ""), settings.pop("api_token", "lm-studio")
+    limits = {"timeout": 5.0, "first_token_timeout": 8.0, "connect_timeout": 2.0, **settings}
     options: dict[str, Any] = {"api_key": token}
     if repaired:
-        settings = {"retry_delay": 0.01, **limits}
-        transport: Any = (AsyncRepairTransport if is_async else RepairTransport)(**settings)
+        make_transport: Any = AsyncRepairTransport if is_async else RepairTransport
+        transport = make_transport(retry_delay=0.01, **limits)
         kind = httpx2.AsyncClient if is_async else httpx2.Client
         options["http_client"] = kind(transport=transport, timeout=None, trust_env=False)
     else:
@@ -426,85 +426,85 @@ def make_client(scenario: Scenario, url: str, *, repaired: bool, is_async: bool)
 
 def perform(scenario: Scenario, *, repaired: bool, is_async: bool) -> tuple[str, str]:
     """Run one scenario; return the verdict and what was wrong."""
-    seen = Seen()
+    outcome = Outcome()
     done = threading.Event()
 
     def work() -> None:
         try:
             with Server(scenario) as server:
-                asyncio.run(_call(scenario, server.url, seen, repaired=repaired, is_async=is_async))
+                asyncio.run(_call(scenario, server.url, outcome, repaired=repaired, is_async=is_async))
         except BaseException as error:  # every failure is an observation here
-            seen.error = error
+            outcome.error = error
         done.set()
 
     threading.Thread(target=work, daemon=True).start()
     if not done.wait(TIME_LIMIT):
         return "hung", "no outcome in time"
-    return judge(scenario, seen)
+    return judge(scenario, outcome)
 
 
-async def _call(scenario: Scenario, url: str, seen: Seen, *, repaired: bool, is_async: bool) -> None:
+async def _call(scenario: Scenario, url: str, outcome: Outcome, *, repaired: bool, is_async: bool) -> None:
     client = make_client(scenario, url, repaired=repaired, is_async=is_async)
     try:
         for _ in range(scenario.get("repeat", 1)):
-            seen.__init__()  # type: ignore[misc]  # only the last one counts
-            await CALLS[scenario["call"]](client, scenario, seen)
+            outcome.__init__()  # type: ignore[misc]  # only the last one counts
+            await CALLS[scenario["call"]](client, scenario, outcome)
     finally:
-        await _now(client.close())
+        await _awaited(client.close())
 
 
-def judge(scenario: Scenario, seen: Seen) -> tuple[str, str]:
-    """Compare what was seen with what is expected."""
+def judge(scenario: Scenario, outcome: Outcome) -> tuple[str, str]:
+    """Compare what was outcome with what is expected."""
     options = scenario["expect"].get("any", [scenario["expect"]])
-    wrongs = [list(_wrongs(expected, seen)) for expected in options]
+    wrongs = [list(_wrongs(expected, outcome)) for expected in options]
     if any(not wrong for wrong in wrongs):
         return "right", ""
     wrong = "; ".join(wrongs[0])
-    if seen.error is None:
+    if outcome.error is None:
         return "silently wrong", wrong
-    return ("said so" if isinstance(seen.error, OWN_ERRORS) else "crashed"), wrong
+    return ("reported" if isinstance(outcome.error, OWN_ERRORS) else "crashed"), wrong
 
 
-def _wrongs(expected: Mapping[str, Any], seen: Seen) -> Iterator[str]:
+def _wrongs(expected: Mapping[str, Any], outcome: Outcome) -> Iterator[str]:
     if "error" in expected:
-        yield from _wrong_error(expected, seen)
+        yield from _wrong_error(expected, outcome)
         return
-    if seen.error is not None:
-        yield f"{type(seen.error).__name__}: {seen.error}"
+    if outcome.error is not None:
+        yield f"{type(outcome.error).__name__}: {outcome.error}"
         return
     for name in ("content", "reasoning", "finish_reason", "usage_total", "model", "id", "ids", "value"):
-        if name in expected and getattr(seen, name) != expected[name]:
-            yield f"{name}: {getattr(seen, name)!r}, expected {expected[name]!r}"
-    calls = [{"name": call["name"], "arguments": call["arguments"]} for call in seen.calls]
+        if name in expected and getattr(outcome, name) != expected[name]:
+            yield f"{name}: {getattr(outcome, name)!r}, expected {expected[name]!r}"
+    calls = [{"name": call["name"], "arguments": call["arguments"]} for call in outcome.calls]
     if "calls" in expected and calls != expected["calls"]:
         yield f"calls: {calls!r}, expected {expected['calls']!r}"
-    ids = [call["id"] for call in seen.calls]
+    ids = [call["id"] for call in outcome.calls]
     if not all(ids) or len(set(ids)) != len(ids):
         yield f"call ids: {ids!r}"
-    missing = [part for part in expected.get("content_includes", ()) if part not in seen.content]
-    missing += [name for name in expected.get("ids_include", ()) if name not in seen.ids]
+    missing = [part for part in expected.get("content_includes", ()) if part not in outcome.content]
+    missing += [name for name in expected.get("ids_include", ()) if name not in outcome.ids]
     if missing:
         yield f"lacks {missing!r}"
-    if "vectors" in expected and not _are_close(expected["vectors"], seen.vectors):
+    if "vectors" in expected and not _are_close(expected["vectors"], outcome.vectors):
         yield "the vectors differ"
 
 
-def _wrong_error(expected: Mapping[str, Any], seen: Seen) -> Iterator[str]:
-    if seen.error is None:
-        yield f"no error, but {seen.content[:80]!r}; expected {expected['error']}"
-    elif not isinstance(seen.error, OWN_ERRORS):
-        yield f"{type(seen.error).__name__}: {seen.error}"
-    elif getattr(seen.error, "status_code", 400) < 400 and "chunks_content" not in expected:
-        yield f"an error with status {getattr(seen.error, 'status_code', None)}"
+def _wrong_error(expected: Mapping[str, Any], outcome: Outcome) -> Iterator[str]:
+    if outcome.error is None:
+        yield f"no error, but {outcome.content[:80]!r}; expected {expected['error']}"
+    elif not isinstance(outcome.error, OWN_ERRORS):
+        yield f"{type(outcome.error).__name__}: {outcome.error}"
+    elif getattr(outcome.error, "status_code", 400) < 400 and "chunks_content" not in expected:
+        yield f"an error with status {getattr(outcome.error, 'status_code', None)}"
     for part in expected.get("text_excludes", ()):
-        if part in str(seen.error):
+        if part in str(outcome.error):
             yield f"the error shows {part!r}"
 
 
-def _are_close(expected: list[list[float]], seen: list[list[float]]) -> bool:
-    same = [len(one) for one in expected] == [len(one) for one in seen]
+def _are_close(expected: list[list[float]], outcome: list[list[float]]) -> bool:
+    same = [len(one) for one in expected] == [len(one) for one in outcome]
     return same and all(
-        abs(a - b) < 1e-5 for one, other in zip(expected, seen, strict=True) for a, b in zip(one, other, strict=True)
+        abs(a - b) < 1e-5 for one, other in zip(expected, outcome, strict=True) for a, b in zip(one, other, strict=True)
     )
 
 
@@ -513,10 +513,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", help="scenarios, one JSON object a line")
     parser.add_argument("--only", metavar="ID", help="run the scenarios whose id contains this")
-    parser.add_argument("--async", dest="is_async", action="store_true", help="with the clients for asyncio")
-    parser.add_argument("--repaired-only", action="store_true", help="leave the column of the bare clients out")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
-    parser.add_argument("--min-right", type=float, default=0.95, help="share that must be right with lmdeck")
+    parser.add_argument("--async", dest="is_async", action="store_true", help="use the async clients")
+    parser.add_argument("--repaired-only", action="store_true", help="run only the clients with lmdeck's transport")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table between the markers of this page")
+    parser.add_argument(
+        "--min-right", type=float, default=0.95, help="share of right outcomes that is required with lmdeck"
+    )
     arguments = parser.parse_args()
     lines = [line for file in arguments.files for line in file.read_text(encoding="utf-8").splitlines()]
     scenarios = [json.loads(line) for line in lines if line.strip()]
@@ -537,14 +539,16 @@ def main() -> int:
     if arguments.write:
         page = arguments.write.read_text(encoding="utf-8")
         arguments.write.write_text(MARKED.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page), encoding="utf-8")
-    print(f"\n{len(known)} scenarios; {len(scenarios) - len(known)} are of calls that these clients do not have.")
+    print(
+        f"\n{len(known)} scenarios; {len(scenarios) - len(known)} more were skipped: these clients have no such call."
+    )
     good = Counter(found[each["id"], True][0] for each in known)
     is_good = good["right"] >= arguments.min_right * len(known) and not good["silently wrong"]
     return 0 if is_good else 1
 
 
 def _has_call(scenario: Scenario) -> bool:
-    """Whether OpenAI's or Anthropic's client has the call; of the model lists they ask for `/v1/models` alone."""
+    """Whether OpenAI's or Anthropic's client has the call; the only model list they read is `/v1/models`."""
     is_native_list = scenario["call"] == "models.list" and not any(
         (answer.get("path", "/v1/models") == "/v1/models" and "data" in answer.get("body", "error"))
         or answer.get("status", 200) >= 400

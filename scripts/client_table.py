@@ -47,10 +47,10 @@ MARKED = re.compile(r"(<!-- clients -->\n).*?(\n<!-- /clients -->)", re.DOTALL)
 def main() -> None:
     """Read the outcomes and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("outcomes", type=Path, help="what pytest wrote with --junitxml")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
-    given = parser.parse_args()
-    cells = read(given.outcomes)
+    parser.add_argument("outcomes", type=Path, help="the file that pytest wrote with --junitxml")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table between the markers of this page")
+    options = parser.parse_args()
+    cells = read(options.outcomes)
     lines = [f"| client | {' | '.join(COLUMNS.values())} |", f"|---{'|---' * len(COLUMNS)}|"]
     lines += [
         f"| {name} | {' | '.join(_mark(cells[client].get(column, [])) for column in COLUMNS)} |"
@@ -58,9 +58,9 @@ def main() -> None:
     ]
     table = "\n".join(lines)
     print(table)
-    if given.write:
-        page = given.write.read_text(encoding="utf-8")
-        given.write.write_text(MARKED.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page), encoding="utf-8")
+    if options.write:
+        page = options.write.read_text(encoding="utf-8")
+        options.write.write_text(MARKED.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page), encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, dict[str, list[str]]]:

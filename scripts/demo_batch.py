@@ -1,4 +1,4 @@
-"""`make demo-batch`: fifty prompts for a small real model in this process, killed once on purpose, and resumed."""
+"""`make demo-batch`: fifty prompts for a small real model in this process; the batch is killed once, and resumed."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ def read_endpoints() -> list[Endpoint]:
         for entry in (endpoint, *endpoint.get("parameters", ()), *endpoint.get("answers", ())):
             name = entry.get("path") or ", ".join(entry["names"])
             if entry["support"] not in SUPPORT:
-                raise ValueError(f"{endpoint['path']}, {name}: the support is one of {SUPPORT}")
+                raise ValueError(f"{endpoint['path']}, {name}: `support` must be one of {SUPPORT}")
             if entry["support"] == "no" and not entry["how"]:
-                raise ValueError(f"{endpoint['path']}, {name}: a no needs its reason")
+                raise ValueError(f'{endpoint["path"]}, {name}: `support` is "no": state the reason in `how`')
     return endpoints
 
 

@@ -1,4 +1,4 @@
-"""A soak of the gateway: many keys, faulty hosts that restart, and a gateway that is killed at random moments.
+"""A soak test of the gateway: many keys, faulty hosts that restart, and a gateway that is killed at random moments.
 
     python scripts/gateway_soak.py --minutes 30
 
@@ -49,7 +49,7 @@ PAUSE_SECONDS = 0.2
 
 @dataclass
 class Tally:
-    """What the clients have seen: outcomes, ids of complete answers, and what was wrong."""
+    """What the clients received: outcomes, ids of complete answers, and errors; and measurements of the gateway."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     complete: set[str] = field(default_factory=set)
@@ -66,7 +66,7 @@ def free_port() -> int:
 
 
 class Soak:
-    """One soak: its hosts, its gateway, and its clients."""
+    """One soak test: its hosts, its gateway and its clients."""
 
     def __init__(self, folder: Path, *, seed: int, keys: int, clients: int) -> None:
         self.rng = random.Random(seed)
@@ -84,7 +84,7 @@ class Soak:
         self.keys: list[str] = []
 
     async def run(self, seconds: float, kills: int) -> Tally:
-        """Run for some time, and kill the gateway some times."""
+        """Run for a number of seconds, and kill the gateway `kills` times."""
         for host in self.hosts:
             host.start()
         self._write_config()
@@ -101,7 +101,7 @@ class Soak:
                 for other in others:
                     other.cancel()
                 for ended in await asyncio.gather(*others, return_exceptions=True):
-                    if isinstance(ended, Exception):  # not its cancellation: the soak was not what it should have been
+                    if isinstance(ended, Exception):  # not its cancellation: the test is not valid without it
                         raise ended
         finally:
             self._end()
@@ -212,14 +212,14 @@ class Soak:
                 self._check_error(error)
                 await asyncio.sleep(PAUSE_SECONDS)
                 return f"{answer.status} {error['error'].get('code')}"
-            said, has_ended, error = _read(data, streams=streams)
+            content, has_ended, error = _read(data, streams=streams)
             if error is not None:
                 self._check_error(error)
                 return "error event"
             if not has_ended:
-                self.tally.wrong.append(f"an answer ended without its end: {data[-200:]!r}")
-            elif said not in (f"You said: {text}", FILLER):
-                self.tally.wrong.append(f"{said!r} instead of {text!r}")
+                self.tally.wrong.append(f"an answer stopped before its end: {data[-200:]!r}")
+            elif content not in (f"You content: {text}", FILLER):
+                self.tally.wrong.append(f"{content!r} instead of {text!r}")
             else:
                 self.tally.complete.add(answer.headers["x-request-id"])
             return "right"
@@ -242,21 +242,21 @@ def _read(data: bytes, *, streams: bool) -> tuple[str, bool, dict[str, dict[str,
     """Return the text of an answer, whether it has its end, and the error that ended it."""
     if not streams:
         return str(json.loads(data)["choices"][0]["message"]["content"]), True, None
-    said, has_finished = "", False
+    content, has_finished = "", False
     for line in data.decode().splitlines():
         if not line.startswith("data: {"):
             continue
         event = json.loads(line[6:])
         if "error" in event:
-            return said, False, event
+            return content, False, event
         for choice in event["choices"]:
-            said += choice["delta"].get("content") or ""
+            content += choice["delta"].get("content") or ""
             has_finished = has_finished or choice.get("finish_reason") is not None
-    return said, has_finished and data.rstrip().endswith(b"data: [DONE]"), None
+    return content, has_finished and data.rstrip().endswith(b"data: [DONE]"), None
 
 
 def main() -> int:
-    """Run a soak as the command line says."""
+    """Run a soak test with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--kills", type=int, default=20, help="how often the gateway is killed")
@@ -269,7 +269,7 @@ def main() -> int:
         tally = asyncio.run(soak.run(options.minutes * 60, options.kills))
     sys.stdout.write(
         f"{dict(tally.outcomes)}\n{len(tally.complete)} complete answers, all stored: {not tally.wrong}\n"
-        f"memory (MB), 20 times: {', '.join(f'{each:.0f}' for each in tally.memory[:: max(1, len(tally.memory) // 20)])}\n"
+        f"memory (MB), sampled: {', '.join(f'{each:.0f}' for each in tally.memory[:: max(1, len(tally.memory) // 20)])}\n"
         f"start-up (s): {', '.join(f'{each:.1f}' for each in tally.start_seconds)}\n"
         + "".join(f"WRONG: {each}\n" for each in tally.wrong[:20])
     )

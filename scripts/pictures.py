@@ -1,9 +1,9 @@
-"""Takes the pictures of the README: three chat pages, the admin's transcript, `lmdeck doctor` and `lmdeck chat`.
+"""Take the pictures of the README: three chat pages, the admin's transcript, `lmdeck doctor` and `lmdeck chat`.
 
     make pictures
 
-The programs are the real ones, run as a reader would; LM Studio is a fake with a script, so that every run shows the same.
-Pages are looked at by Chromium, terminals by a terminal emulator (pyte).
+The programs are the real ones, run as a user runs them; LM Studio is the scripted fake, so that every run shows the same.
+Chromium renders the pages, and a terminal emulator (pyte) the terminals.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS, LINES = 100, 34
 QUESTION = "What time is it in Paris?"
-SAID = (
+ANSWER = (
     "It is **{time}** in Paris. Two things to know:\n\n"
     "* Paris is one hour ahead of `UTC` in winter\n"
     "* and two hours ahead in summer\n\n"
@@ -56,14 +56,14 @@ COLORS = {
 
 
 def answer(request: SentRequest) -> Answer:
-    """Answer what is asked in the pictures, and what the doctor asks."""
+    """Answer the requests of the chat pages, `lmdeck chat` and `lmdeck doctor`."""
     if request.schema is not None or (request.body.get("tool_choice") == "required"):
         return Answer(from_schema=True)
     if "time" in request.last_user and request.tools and not request.tool_uses:
         thought = "The user wants the time. There is a tool for that."
         return Answer(reasoning=thought, calls=(PlannedCall(name="current_time", arguments={"utc_offset": 1}),))
     result = str(request.messages[-1]["content"]) if request.tool_uses else "2026-11-23 17:20+01:00"
-    return Answer(content=SAID.format(time=result[11:16]))
+    return Answer(content=ANSWER.format(time=result[11:16]))
 
 
 @contextmanager
@@ -73,9 +73,7 @@ def running(fake: FakeLMStudio, folder: Path, name: str, *options: str) -> Itera
         port = free.getsockname()[1]
     environment = {**os.environ, **environment_for(fake.base_url), "CHAT_DATABASE": str(folder / "chat.sqlite3")}
     command = [sys.executable, str(ROOT / "examples" / name), "--port", str(port), *options]
-    with subprocess.Popen(  # the examples
-        command, env=environment, stdout=subprocess.DEVNULL, cwd=folder
-    ) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=folder) as process:
         try:
             deadline = time.monotonic() + 30
             while True:
@@ -91,14 +89,14 @@ def running(fake: FakeLMStudio, folder: Path, name: str, *options: str) -> Itera
             process.terminate()
 
 
-def opened(browser: Browser, *, dark: bool = False) -> Page:
-    """Open a window."""
+def open_page(browser: Browser, *, dark: bool = False) -> Page:
+    """Open a browser window."""
     scheme: Any = "dark" if dark else "light"
     return browser.new_page(viewport={"width": 1000, "height": 640}, color_scheme=scheme, reduced_motion="reduce")
 
 
-def converse(page: Page) -> None:
-    """Ask, and wait for the end of the answer."""
+def ask(page: Page) -> None:
+    """Ask a question, and wait for the end of the answer."""
     page.get_by_label("Your question").fill(QUESTION)
     page.keyboard.press("Enter")
     page.get_by_text("two hours ahead").wait_for()
@@ -110,18 +108,18 @@ def take_pages(browser: Browser, fake: FakeLMStudio, folder: Path) -> None:
     """Take the three chat pages and the admin."""
     for name in ("fastapi", "flask"):
         with running(fake, folder, f"{name}_chat", "--history", str(folder / f"{name}.sqlite3")) as url:
-            page = opened(browser, dark=name == "flask")
+            page = open_page(browser, dark=name == "flask")
             page.goto(url)
-            converse(page)
+            ask(page)
             page.screenshot(path=PICTURES / f"{name}.png")
     with running(fake, folder, "django_chat") as url:
-        page = opened(browser)
+        page = open_page(browser)
         page.goto(url)
         page.get_by_label("Username").fill("demo")
         page.get_by_label("Password").fill("demo")
         page.keyboard.press("Enter")
         page.get_by_label("Your question").wait_for()
-        converse(page)
+        ask(page)
         page.screenshot(path=PICTURES / "django.png")
         page.goto(f"{url}/admin/lmdeck_history/conversation/")
         page.locator("#result_list tbody th a").first.click()
@@ -131,7 +129,7 @@ def take_pages(browser: Browser, fake: FakeLMStudio, folder: Path) -> None:
 
 
 def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list[str], typed: list[str]) -> None:
-    """Run a command in a separate terminal, type, and take the picture of its screen."""
+    """Run a command in a terminal of its own, type, and save a picture of its screen."""
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     environment = {
@@ -143,9 +141,7 @@ def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list
     }
     process, terminal = pty.fork()
     if process == 0:
-        os.execvpe(  # noqa: S606  # the command
-            sys.executable, [sys.executable, "-m", "lmdeck", *command], environment
-        )
+        os.execvpe(sys.executable, [sys.executable, "-m", "lmdeck", *command], environment)  # noqa: S606
     for text in [*typed, ""]:
         _read(terminal, screen, stream)
         if text:
@@ -159,7 +155,7 @@ def take_terminal(browser: Browser, name: str, fake: FakeLMStudio, command: list
 
 
 def _read(terminal: int, screen: pyte.Screen, stream: pyte.ByteStream) -> None:
-    """Read until the terminal is quiet, and answer the question where its cursor is."""
+    """Read until no more output comes, and answer queries for the position of the cursor."""
     quiet = time.monotonic() + 2.5
     while time.monotonic() < quiet:
         if not select.select([terminal], [], [], 0.1)[0]:
@@ -203,7 +199,7 @@ def _as_html(rows: list[str]) -> str:
 
 
 def main() -> int:
-    """Take all of them."""
+    """Take all pictures."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         print("The pictures need Chromium: apt-get install chromium", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Fetches the libraries of the chat page into `src/lmdeck/web/static/vendor`, in the versions that are pinned here.
+"""Fetch the libraries of the chat page into `src/lmdeck/web/static/vendor`, in the versions that are pinned here.
 
     python scripts/vendor_page.py
 
 It needs npm, which checks each package against the registry's own checksum. The page has no build step: each library is one
-module as its authors publish it, without the reference to a source map, which is not there. `vendor.json` has the checksums.
+module as its authors publish it, without the reference to a source map, which is not included. `vendor.json` has the checksums.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LIBRARIES = (
 def fetch(library: Library, folder: str) -> tuple[bytes, bytes]:
     """Return the module and the licence of a package."""
     npm = shutil.which("npm")
-    assert npm, "npm is needed: apt-get install npm"
+    assert npm, "npm was not found: apt-get install npm"
     specification = f"{library.package}@{library.version}"
     subprocess.run([npm, "pack", "--silent", specification], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     (archive,) = Path(folder).glob("*.tgz")

@@ -2,8 +2,8 @@
 
     python examples/django_chat
 
-It asks the LM Studio that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model inside this
-process. It needs `pip install -e ".[cli,engine,django]"` in the folder of the source.
+It uses the LM Studio server that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model in
+this process. It needs `pip install -e ".[cli,engine,django]"` in the source folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def start_engine(stack: ExitStack) -> None:
-    """Start a small real model behind LM Studio's API."""
+    """Serve a small real model with LM Studio's API."""
     from lmdeck.cli.engine import pull_with_progress
     from lmdeck.engine import EngineServer
 
@@ -46,7 +46,7 @@ def start_engine(stack: ExitStack) -> None:
 
 
 def prepare() -> None:
-    """Make the tables, and a user that may also look into the admin."""
+    """Create the tables, and a user who may also use the admin."""
     django.setup()
     from django.contrib.auth import get_user_model
     from django.core.management import call_command

@@ -2,8 +2,8 @@
 
     python examples/fastapi_chat
 
-It asks the LM Studio that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model inside this
-process. It needs `pip install -e ".[cli,engine,fastapi]"` in the folder of the source.
+It uses the LM Studio server that LMDECK_BASE_URL, or LMDECK_HOST and LMDECK_PORT, name; without them, a small model in
+this process. It needs `pip install -e ".[cli,engine,fastapi]"` in the source folder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def current_time(utc_offset: int = 0) -> str:
 
 
 def make_chat(lm: AsyncLMStudio) -> AsyncChat:
-    """Begin every conversation with a system message and the tools; 256 tokens stop a small model that rambles."""
+    """Start every conversation with a system message and the tools; small models may write too much without a limit."""
     return lm.chat().with_system("Answer briefly.").with_tools([current_time]).with_options(max_tokens=256)
 
 
 def make_app(history: str | Path = "fastapi_chat.sqlite3") -> FastAPI:
-    """Make the application; the page is open to all who can reach it, which is this machine."""
+    """Create the application; its page needs no login, because only this machine can reach it."""
     app = FastAPI(title="Chat", lifespan=lifespan())
     app.include_router(router(auth=None, make_chat=make_chat, conversations=history))
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def start_engine(stack: ExitStack) -> None:
-    """Start a small real model behind LM Studio's API."""
+    """Serve a small real model with LM Studio's API."""
     from lmdeck.cli.engine import pull_with_progress
     from lmdeck.engine import EngineServer
 
