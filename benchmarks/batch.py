@@ -1,7 +1,7 @@
 """What a batch costs beside its requests: `python benchmarks/batch.py [--rows 1000000] [--concurrency 16]`.
 
-The host is in this process and answers at once, so the CPU time is the batch's alone: reading the input, the ledger, the
-workers, the output. It ends with status 1 if a bound is missed.
+The host is in this process and answers at once, so only the batch's own CPU time is measured: reading the input, the ledger,
+the workers, the output. It ends with status 1 if a bound is missed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lmdeck.batch import BatchJob, WorkerLimits
 from lmdeck.batch.batch_hosts import HostAnswer, HostState, tokens_of
 from lmdeck.batch.ledger import Lease
 
-MICROSECONDS, MEGABYTES, LEDGER_BYTES = 500, 300, 1024  # a row, in all, a row beyond the answers
+MICROSECONDS, MEGABYTES, LEDGER_BYTES = 500, 300, 1024  # per row, in total, per row beyond its answer
 CONTENT = "The answer to this question has about a hundred characters, as many answers of evaluations have. "
 ANSWER = {
     "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
@@ -30,7 +30,7 @@ ANSWER = {
 
 
 class InstantHost:
-    """A host that answers at once, always the same."""
+    """A host that sends the same answer to every request at once."""
 
     name = "instant"
     body = json.dumps(ANSWER).encode()
@@ -58,19 +58,19 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--concurrency", type=int, default=16)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (folder / "in.jsonl").open("w") as file:
-            file.writelines(lines(asked.rows))
-        limits = WorkerLimits(max_concurrency=asked.concurrency)
+            file.writelines(lines(options.rows))
+        limits = WorkerLimits(max_concurrency=options.concurrency)
         job = BatchJob(folder / "in.jsonl", folder / "out.jsonl", lambda: [InstantHost()], limits=limits)
         begun, elapsed = time.process_time(), time.monotonic()
         summary = job.run()
-        cpu = (time.process_time() - begun) / asked.rows * 1e6
+        cpu = (time.process_time() - begun) / options.rows * 1e6
         elapsed = time.monotonic() - elapsed
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        ledger = (folder / "out.jsonl.ledger").stat().st_size / asked.rows - len(InstantHost.body)
+        ledger = (folder / "out.jsonl.ledger").stat().st_size / options.rows - len(InstantHost.body)
     print(f"{summary.answered:,} of {summary.rows:,} rows in {elapsed:.0f} s")
     print(
         f"{cpu:.0f} µs of CPU a row (bound {MICROSECONDS}), {memory:.0f} MiB resident at the peak (bound {MEGABYTES}), "

@@ -1,9 +1,9 @@
-"""Compare the ratios of a run with those of the last kept one, and warn of what became worse.
+"""Compare the ratios of a run with those of the last kept one, and warn of those that became worse.
 
     python benchmarks/compare.py NEW.json [OLD.json]
 
 Only ratios are compared, as absolute figures belong to a machine: each figure of lmdeck to those of the other contenders, and
-the exponents of growth. In GitHub's CI the warnings are annotations. The status is 0 all the same: shared machines are noisy.
+the exponents of growth. In GitHub's CI the warnings are annotations. The status is always 0, because shared machines are noisy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from results import RESULTS, Run, latest, read_run
 
-NOISE = 1.25  # a ratio may be so many times the kept one
+NOISE = 1.25  # the largest ratio of new to kept that is still called noise
 
 
 def ratios(run: Run) -> Iterator[tuple[str, float]]:
@@ -37,15 +37,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("new", type=Path)
     parser.add_argument("old", type=Path, nargs="?", default=latest())
-    given = parser.parse_args()
-    if given.old is None:
-        sys.stdout.write(f"No run is kept in {RESULTS}.\n")
+    options = parser.parse_args()
+    if options.old is None:
+        sys.stdout.write(f"{RESULTS} has no kept run to compare with.\n")
         return 0
-    kept = dict(ratios(read_run(given.old)))
+    kept = dict(ratios(read_run(options.old)))
     prefix = "::warning::" if os.environ.get("GITHUB_ACTIONS") else "WARNING "
-    sys.stdout.write(f"| ratio | {given.old.stem} | now | change |\n|---|---:|---:|---:|\n")
+    sys.stdout.write(f"| ratio | {options.old.stem} | now | change |\n|---|---:|---:|---:|\n")
     worse = []
-    for name, now in ratios(read_run(given.new)):
+    for name, now in ratios(read_run(options.new)):
         before = kept.get(name)
         if before is None or before <= 0:
             continue

@@ -2,8 +2,8 @@
 
     python benchmarks/fake_server.py fake|plain WORDS
 
-It prints its address and the CPU that it used until it was ready; then, for each line that it gets, the CPU that it has used.
-An answer has five times so many words.
+It prints its address and the CPU that it used until it was ready; then, for each line of its input, the CPU that it has used.
+An answer has five times WORDS words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run_fake(words: int) -> None:
 
 
 def run_plain(words: int) -> None:
-    """Run what one would write without the fake."""
+    """Run an application as one would write it without the fake."""
     import asyncio
     import socket
     import threading
@@ -44,8 +44,8 @@ def run_plain(words: int) -> None:
             f"data: {json.dumps({'id': '1', 'object': 'chat.completion.chunk', 'model': 'm', 'choices': [choice]})}\n\n"
         )
 
-    async def complete(asked: Request) -> Response:
-        body = await asked.json()
+    async def complete(request: Request) -> Response:
+        body = await request.json()
         if not body.get("stream"):
             message = {"role": "assistant", "content": WORDS * words}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -73,7 +73,7 @@ def run_plain(words: int) -> None:
 
 
 def report(url: str) -> None:
-    """Write the address and the CPU until now, then the CPU for each line, until there are no more."""
+    """Print the address and the CPU so far; then, for each line of the input, the CPU so far."""
     print(url, time.process_time(), flush=True)
     for _ in sys.stdin:
         print(time.process_time(), flush=True)

@@ -22,7 +22,7 @@ SERVER = Path(__file__).with_name("fake_server.py")
 LONG = 200  # times five words in a long answer
 
 
-class Served:
+class RunningServer:
     """A server in a process of its own: its address, its CPU until it was ready, and its CPU so far."""
 
     def __init__(self, process: Popen[str]) -> None:
@@ -43,16 +43,16 @@ class Served:
 
 
 @contextmanager
-def served(name: str, words: int) -> Iterator[Served]:
-    """Run a server whose answers have five times so many words."""
+def served(name: str, words: int) -> Iterator[RunningServer]:
+    """Run a server whose answers have five times `words` words."""
     command = [sys.executable, str(SERVER), WAYS[name], str(words)]
     with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
-        yield Served(process)
+        yield RunningServer(process)
         if process.stdin:
             process.stdin.close()
 
 
-def cost(server: Served, turns: int, *, stream: bool) -> tuple[float, float]:
+def cost(server: RunningServer, turns: int, *, stream: bool) -> tuple[float, float]:
     """Return the microseconds of the server's CPU for an answer, and the number of its chunks."""
     with LMStudio(base_url=server.url, model="m") as client:
         chat = client.chat().user("Hi")

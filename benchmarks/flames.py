@@ -1,6 +1,6 @@
 """Draw where the time of an answer goes: `python benchmarks/flames.py [--seconds N]` writes docs/pictures/flame-*.svg.
 
-The stack is sampled by CPU time while answers of the stub are read, one whole and one streamed kind, each for some seconds. The
+The stack is sampled by CPU time while answers of the stub are read, complete ones and streamed ones, each for some seconds. The
 width of a box is the share of the samples in which the function ran, itself or through those above it. A table has the lines of
 lmdeck in which most of the time is spent: each sample counts for the line of lmdeck that ran, or that called what ran.
 """
@@ -35,33 +35,33 @@ PARSING = "#8cc98c"
 
 @dataclass
 class Box:
-    """A function in its place of the stack."""
+    """A function at its place in the stack."""
 
     name: str
     samples: int = 0
     inner: dict[str, Box] = field(default_factory=dict)
 
 
-def sampled(act: Callable[[], object], seconds: float) -> tuple[Box, Counter[Line]]:
+def sampled(action: Callable[[], object], seconds: float) -> tuple[Box, Counter[Line]]:
     """Return the stacks of the samples of some seconds of CPU, and the samples of each line of lmdeck."""
     stacks: Counter[tuple[str, ...]] = Counter()
     lines: Counter[Line] = Counter()
 
-    def note(_: int, frame: FrameType | None) -> None:
+    def take_sample(_: int, frame: FrameType | None) -> None:
         names = []
         if line := line_of(frame):
             lines[line] += 1
         while frame is not None and frame.f_code is not sampled.__code__:
-            names.append(named(frame))
+            names.append(name_of(frame))
             frame = frame.f_back
         stacks[tuple(reversed(names))] += 1
 
-    act()
-    before = signal.signal(signal.SIGPROF, note)
+    action()
+    before = signal.signal(signal.SIGPROF, take_sample)
     signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
     until = time.process_time() + seconds
     while time.process_time() < until:
-        act()
+        action()
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.signal(signal.SIGPROF, before)
     root = Box("all")
@@ -93,7 +93,7 @@ def line_table(lines: Counter[Line], total: int) -> str:
     return "\n".join(["| line | code | share of the CPU |", "|---|---|---:|", *rows])
 
 
-def named(frame: FrameType) -> str:
+def name_of(frame: FrameType) -> str:
     """Return module and function of a frame."""
     return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"
 
@@ -115,7 +115,7 @@ def color(name: str) -> str:
     return COLORS.get(name.partition(".")[0], "#bbbbbb")
 
 
-def drawn(root: Box, title: str) -> str:
+def draw(root: Box, title: str) -> str:
     """Return the picture as SVG."""
     placed = list(boxes(root, root.samples))
     height = ROW * (max(depth for *_, depth in placed) + 2)
@@ -161,23 +161,23 @@ def main() -> int:
     """Sample both kinds of answers, draw them, and print the shares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="CPU time of each kind")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with stub_server() as port, LMStudio(base_url=f"http://127.0.0.1:{port}") as client:
         whole, streamed = client.chat("whole").user("Hi"), client.chat("single-200").user("Hi")
 
         def read() -> None:
             with streamed.stream() as stream:
                 for _ in stream:
-                    """Only the reading matters."""
+                    """Nothing else is measured."""
 
         kinds = {
             "whole": ("A whole answer of 500 characters", whole.send),
             "stream": ("A stream of 200 chunks, each written alone", read),
         }
-        for name, (title, act) in kinds.items():
-            root, lines = sampled(act, given.seconds)
+        for name, (title, action) in kinds.items():
+            root, lines = sampled(action, options.seconds)
             (PICTURES / f"flame-{name}.svg").write_text(
-                drawn(root, f"{title}: {root.samples:,} samples"), encoding="utf-8"
+                draw(root, f"{title}: {root.samples:,} samples"), encoding="utf-8"
             )
             sys.stdout.write(f"\n{title}\n\n{shares(root)}\n\n{line_table(lines, root.samples)}\n")
     return 0

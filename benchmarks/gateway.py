@@ -1,6 +1,6 @@
 """What the gateway costs: CPU of its process per request and per streamed chunk, beside nginx and LiteLLM's proxy.
 
-All stand in front of the same stub, which sends bytes that are made once. The gateway repairs; nginx only passes bytes. The
+All stand in front of the same stub, which sends prepared bytes. The gateway repairs; nginx only passes bytes. The
 contenders are measured in rotation. `--litellm PATH` names the `litellm` command of an environment with `litellm[proxy]`;
 without it, that row is left out. A run with it takes about four minutes.
 
@@ -74,12 +74,12 @@ async def serve_stub() -> None:
                 await answer(json.loads(body), writer)
         writer.close()
 
-    async def answer(asked: dict[str, object], writer: asyncio.StreamWriter) -> None:
-        if not asked.get("stream"):
+    async def answer(request: dict[str, object], writer: asyncio.StreamWriter) -> None:
+        if not request.get("stream"):
             writer.write(stub.WHOLE_ANSWER)
             return
         writer.write(stub.STREAM_HEAD)
-        count, rate, loop = int(str(asked["max_tokens"])), float(str(asked["seed"])), asyncio.get_running_loop()
+        count, rate, loop = int(str(request["max_tokens"])), float(str(request["seed"])), asyncio.get_running_loop()
         began = loop.time()
         for position in range(count):
             writer.write(stub.FRAMES[position % len(stub.FRAMES)])
@@ -126,7 +126,7 @@ def memory_of(pid: int) -> float:
 
 
 def free_port() -> int:
-    """Return a free port, below those that the system takes for connections."""
+    """Return a free port, below those that the system uses for outgoing connections."""
     while True:
         port = random.randrange(20_000, 32_000)
         with contextlib.suppress(OSError), socket.socket() as one:
@@ -153,7 +153,7 @@ def wait_for(port: int, path: str = "/health") -> None:
             if one.recv(100).startswith(b"HTTP/1.1 "):
                 return
         time.sleep(0.1)
-    raise RuntimeError(f"nothing listens on port {port}")
+    raise RuntimeError(f"nothing listens on port {port} after {START_SECONDS} s")
 
 
 @contextlib.contextmanager
@@ -217,13 +217,18 @@ def litellm(folder: Path, upstream: int, command: str) -> Iterator[Contender]:
 
 
 def request_of(stream_of: int | None, rate: float = RATE) -> bytes:
-    asked: dict[str, object] = {
+    request: dict[str, object] = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
     }
     if stream_of is not None:
-        asked |= {"stream": True, "max_tokens": stream_of, "seed": int(rate), "stream_options": {"include_usage": True}}
-    body = json.dumps(asked).encode()
+        request |= {
+            "stream": True,
+            "max_tokens": stream_of,
+            "seed": int(rate),
+            "stream_options": {"include_usage": True},
+        }
+    body = json.dumps(request).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer none\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -293,7 +298,7 @@ def measure(contender: Contender, figures: Figures, requests: int, seconds: floa
 
 
 async def hold(contender: Contender, figures: Figures, count: int, idle: int) -> None:
-    """Hold idle connections and open streams at once, and note the most memory."""
+    """Hold idle connections and open streams at once, and record the largest memory."""
     waiting = [await asyncio.open_connection("127.0.0.1", contender.port) for _ in range(idle)]
     reading = asyncio.create_task(streams(contender.port, count, HELD_CHUNKS, HELD_RATE))
     while not reading.done():

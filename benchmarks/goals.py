@@ -1,4 +1,4 @@
-"""What lmdeck has set itself: ratios to other ways, or absolute figures, and nothing that grows faster than its size."""
+"""The goals of the benchmarks: ratios to other clients, absolute figures, and costs that grow linearly at most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINEAR = 1.15
 
 @dataclass(frozen=True)
 class Goal:
-    """The figure of a contender, or its ratio to another one, and what it may be at most."""
+    """A contender's figure, or its ratio to another one's, and the largest value allowed."""
 
     figures: str
     row: str

@@ -1,4 +1,4 @@
-"""What grows with what. Nothing may grow faster than its size: the exponent that fits the larger half of the sizes is shown.
+"""Which costs grow with which size. None may grow faster than its size: the exponent fits the larger half of the sizes.
 
 The length of the answer, the number of tools, of messages and of handlers: CPU of one request over a handler that answers
 from memory, so that only lmdeck's own work is measured. The chunks of a stream and the streams at once are read from the stub,
@@ -36,7 +36,7 @@ TITLES = {
     "streams": "Streams at once, 100 chunks a second each",
 }
 BESIDE = {"lmdeck, async": "lmdeck", "sockets + msgspec, async": "sockets + msgspec"}
-SHORTEST = 0.02  # seconds of CPU that a round of a small size takes at least
+SHORTEST = 0.02  # the least seconds of CPU of a round of a small size
 
 
 class Replayed:
@@ -98,7 +98,7 @@ def cpu_of(act: Callable[[], object], times: int = 1) -> float:
     return (time.process_time_ns() - started) / times / 1000
 
 
-def often_enough(act: Callable[[], object]) -> int:
+def repetitions(act: Callable[[], object]) -> int:
     """Return how often a call must be repeated to be measured; the first call warms up."""
     act()
     times = 1
@@ -111,7 +111,7 @@ def of_requests(kind: str, rounds: int, *, quick: bool) -> Growth:
     """Return the cost of a request by a size of its own."""
     growth = Growth(kind, TITLES[kind], "µs of CPU per request")
     acts = {size: REQUESTS[kind](size).send for size in SIZES[kind][: 2 if quick else None]}
-    times = {size: often_enough(act) for size, act in acts.items()}
+    times = {size: repetitions(act) for size, act in acts.items()}
     curve = growth.curves["lmdeck"] = {size: [] for size in acts}
     for _ in range(rounds):
         for size, act in acts.items():

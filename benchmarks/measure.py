@@ -102,7 +102,7 @@ class Running:
         return list(await asyncio.gather(*(self._client.stream(model) for _ in range(streams))))
 
     def _check(self, text: str, expected: str) -> None:
-        """Refuse a wrong answer: it must not look fast."""
+        """Raise ValueError for a wrong answer: it must not count as a fast one."""
         if text != expected:
             raise ValueError(f"{self.contender.key} read {len(text)} characters instead of the {len(expected)} sent")
 

@@ -1,8 +1,8 @@
-"""How much memory streams take: a thousand open ones, and a long one; each in a process of its own, with nothing else in it.
+"""Memory of streams: a thousand open ones, and a long one; each in a process of its own.
 
     python benchmarks/memory.py open MODULE PORT STREAMS | long MODULE PORT CHUNKS
 
-is what `measured` starts; it prints one figure.
+is started by `measured`, and prints one figure.
 """
 
 from __future__ import annotations

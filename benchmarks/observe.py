@@ -114,7 +114,7 @@ class Subscription:
 
 
 class Replay:
-    """Stands for a client, and publishes the events of one of its requests again."""
+    """A stand-in for a client that publishes the events of one of its requests again."""
 
     def __init__(self, lm: LMStudio, send: Callable[[], object]) -> None:
         self.base_url = lm.base_url
@@ -172,7 +172,7 @@ def hits(folder: Path, times: int) -> list[tuple[str, float, str]]:
 
 
 def run(port: int, folder: Path, *, quick: bool) -> list[tuple[str, float, str]]:
-    """Measure, and give rows of what, figure and unit."""
+    """Measure, and return rows of name, figure and unit."""
     requests, chunks, rounds = (100, 2_000, 3) if quick else (500, 50_000, 12)
     known = observers(folder)
     rows = []
@@ -194,7 +194,7 @@ def run(port: int, folder: Path, *, quick: bool) -> list[tuple[str, float, str]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a few rounds, to check that everything works")
     quick = parser.parse_args().quick
     command = [sys.executable, str(Path(__file__).with_name("stub.py"))]
     with (

@@ -82,7 +82,7 @@ def started(key: tuple[str, str], upstream: int) -> Iterator[Site]:
             process.terminate()
 
 
-async def opened(port: int, model: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_page(port: int, model: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Ask for a page."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /ask?model=%s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % model.encode())
@@ -91,7 +91,7 @@ async def opened(port: int, model: str) -> tuple[asyncio.StreamReader, asyncio.S
 
 async def read_page(port: int, model: str) -> None:
     """Read a page to its end; raise ValueError if its text is not what was sent."""
-    reader, writer = await opened(port, model)
+    reader, writer = await open_page(port, model)
     text, done = [], False
     while line := await reader.readline():
         if line.startswith(b"data: {"):
@@ -114,7 +114,7 @@ async def memory_of_open(site: Site, browsers: int) -> float:
     """Return the KiB of a stream that is open, after some chunks."""
 
     async def start_reading() -> asyncio.StreamWriter:
-        reader, writer = await opened(site.port, f"open-{SENT}")
+        reader, writer = await open_page(site.port, f"open-{SENT}")
         received = 0
         while received < len(stub.content_of(READ)):
             line = await reader.readline()
@@ -131,7 +131,7 @@ async def memory_of_open(site: Site, browsers: int) -> float:
 
 
 def measured(port: int, rounds: int, chunks: int, browsers: int, *, quick: bool) -> list[Figures]:
-    """Return the CPU of a chunk and the memory of an open stream, for each site whose packages are there."""
+    """Return the CPU of a chunk and the memory of an open stream, for each site whose packages are installed."""
     if not PROC.exists():
         return []
     sites = list(SITES)[: 3 if quick else None]

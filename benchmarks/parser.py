@@ -3,7 +3,7 @@
     python benchmarks/parser.py [--beside CHECKOUT] [--rounds N] [--only growth|streams] [--quick] [--json FILE]
 
 With `--beside`, every text is also given to the lmdeck of another checkout, in turn, so that both figures of a row come from
-one run. Asked: 64 KB at most 12.8 times, 256 KB at most 6.4 times as long as the size before, and less than a second; at most
+one run. Bounds: 64 KB at most 12.8 times, 256 KB at most 6.4 times as long as the size before, and less than a second; at most
 3 µs a delta in every dialect, 1.2 for prose, 2.5 for lines and code, 4 for HTML.
 """
 

@@ -1,4 +1,4 @@
-"""Measures one text after another for `parser.py`, with the lmdeck of the checkout whose folder is its argument.
+"""Measure one text after another for `parser.py`, with the lmdeck of the checkout whose folder is its argument.
 
 Each line in is `{"do": "parse" | "stream" | "send", "text": …, "tools": …}`, each line out the seconds of CPU that it took.
 """

@@ -11,7 +11,7 @@ from statistics import median
 
 from measure import STREAMS, Contender, Running, measured
 from results import Figures
-from run import say
+from run import write_line
 from stub import stub_server
 
 CHUNK_BOUND, REQUEST_BOUND = 12.0, 1.15
@@ -26,15 +26,15 @@ PAIRS = [
 
 
 def main() -> int:
-    """Measure both pairs, print the table, and return 1 where a bound is not kept."""
+    """Measure both pairs, print the table, and return 1 if a bound is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chunks", type=int, default=4000)
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--paced-chunks", type=int, default=25, help="of each of the streams that run at once")
-    given = parser.parse_args()
-    say("| µs of CPU, median (minimum) of the rounds | as it is | with the repair | difference |")
-    say("|---|---|---|---|")
+    options = parser.parse_args()
+    write_line("| µs of CPU, median (minimum) of the rounds | as it is | with the repair | difference |")
+    write_line("|---|---|---|---|")
     is_kept = True
     with stub_server() as port:
         for pair in PAIRS:
@@ -42,36 +42,36 @@ def main() -> int:
             way = "async" if pair[0].is_async else "sync"
             chunk = measured(
                 Figures("chunk", f"{way}, a chunk of a stream", "µs per chunk"),
-                running, lambda each: each.stream(given.chunks), given.chunks, given.rounds,
+                running, lambda each: each.stream(options.chunks), options.chunks, options.rounds,
             )  # fmt: skip
-            asked = measured(
+            request = measured(
                 Figures("request", f"{way}, a whole answer", "µs per request"),
-                running, lambda each: each.ask(given.requests), given.requests, given.rounds,
+                running, lambda each: each.ask(options.requests), options.requests, options.rounds,
             )  # fmt: skip
             is_kept = _show(chunk, pair) <= CHUNK_BOUND and is_kept
-            _show(asked, pair)
-            is_kept = asked.ratio(pair[1].key, pair[0].key) <= REQUEST_BOUND and is_kept
+            _show(request, pair)
+            is_kept = request.ratio(pair[1].key, pair[0].key) <= REQUEST_BOUND and is_kept
             if pair[0].is_async:
                 many = measured(
                     Figures("paced", f"{STREAMS} paced streams at once, a chunk", "µs per chunk"),
-                    running, lambda each: each.stream_many(given.paced_chunks), given.paced_chunks * STREAMS, 3,
+                    running, lambda each: each.stream_many(options.paced_chunks), options.paced_chunks * STREAMS, 3,
                 )  # fmt: skip
                 is_kept = _show(many, pair) <= CHUNK_BOUND and is_kept
             for each in running:
                 each.close()
-    say(
-        f"\nThe bounds, {CHUNK_BOUND:g} µs a chunk and {REQUEST_BOUND - 1:.0%} a request, are {'' if is_kept else 'NOT '}kept."
+    write_line(
+        f"\nThe bounds, {CHUNK_BOUND:g} µs a chunk and {REQUEST_BOUND - 1:.0%} a request, are {'' if is_kept else 'NOT '}met."
     )
     return 0 if is_kept else 1
 
 
 def _show(figures: Figures, pair: list[Contender]) -> float:
-    """Print a row; return the median of the differences within each round."""
+    """Print a row, and return the median of the differences within each round."""
     bare, repaired = (figures.rounds[contender.key] for contender in pair)
     more = median(mine - theirs for mine, theirs in zip(repaired, bare, strict=True))
     cells = [f"{median(rounds):.1f} ({min(rounds):.1f})" for rounds in (bare, repaired)]
     ratio = figures.ratio(pair[1].key, pair[0].key) - 1
-    say(f"| {figures.title} | {' | '.join(cells)} | {more:+.1f} ({ratio:+.0%}) |")
+    write_line(f"| {figures.title} | {' | '.join(cells)} | {more:+.1f} ({ratio:+.0%}) |")
     return more
 
 

@@ -66,8 +66,8 @@ QUICK = Size(
 )  # fmt: skip
 
 
-def say(text: str = "") -> None:
-    """Write a line at once, so that a long run shows how far it has come."""
+def write_line(text: str = "") -> None:
+    """Write a line without buffering, so that a long run shows its progress."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -97,7 +97,7 @@ def commit() -> str:
 
 
 def kept_file() -> Path:
-    """Return where this run is kept: by its date and the commit."""
+    """Return the file in which this run is kept, named by its date and commit."""
     return HERE / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{commit()}.json"
 
 
@@ -108,9 +108,9 @@ def left_out() -> Iterator[str]:
             yield f"{contender.key}: {contender.needs} is not installed"
     for name in ("uvicorn", "typer", "django", "fastapi", "flask", "gunicorn"):
         if importlib.util.find_spec(name) is None:
-            yield f"what needs {name}: it is not installed"
+            yield f"the jobs with {name}: it is not installed"
     if not memory.STATUS.exists():
-        yield f"memory and the CPU of pages: {memory.STATUS} is not there"
+        yield f"memory and the CPU of pages: {memory.STATUS} does not exist"
 
 
 def jobs(size: Size, port: int, running: list[Running], *, quick: bool) -> dict[str, Callable[[], Result]]:
@@ -151,7 +151,7 @@ def jobs(size: Size, port: int, running: list[Running], *, quick: bool) -> dict[
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-    """Let processes compile modules only once, as installed ones are, also where Python writes no byte code."""
+    """Compile modules only once, as if they were installed, even where Python writes no byte code."""
     if not sys.dont_write_bytecode:
         yield
         return
@@ -161,7 +161,7 @@ def compiled_once() -> Iterator[None]:
 
 
 def measure(size: Size, only: list[str], *, quick: bool) -> Run:
-    """Run the jobs, and show how far they have come."""
+    """Run the jobs, and show the progress."""
     run = Run(about())
     with compiled_once(), stub_server() as port, contextlib.ExitStack() as stack:
         running = [Running(contender, port) for contender in CONTENDERS if contender.is_installed]
@@ -174,45 +174,47 @@ def measure(size: Size, only: list[str], *, quick: bool) -> Run:
         }
         for at, (name, job) in enumerate(chosen.items(), 1):
             began = time.monotonic()
-            say(f"\n[{at} of {len(chosen)}] {name} …")
+            write_line(f"\n[{at} of {len(chosen)}] {name} …")
             for result in job():
                 if isinstance(result, Growth):
                     run.growth.append(result)
                 elif result.rounds:
                     run.figures.append(result)
-                    say(f"\n{table(result)}\n")
-            say(f"{time.monotonic() - began:.0f} s")
+                    write_line(f"\n{table(result)}\n")
+            write_line(f"{time.monotonic() - began:.0f} s")
     return run
 
 
 def main() -> int:
     """Measure, print the tables, write the report, and return 1 if a full run missed a goal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a run of seconds that shows that everything works")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="jobs whose names begin so")
+    parser.add_argument("--quick", action="store_true", help="a run of seconds, to check that everything works")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="run the jobs whose names begin with one of these"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each round to a file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report with plots to a file")
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results, for comparison")
-    given = parser.parse_args()
+    options = parser.parse_args()
     allow_sockets(20_000)
-    run = measure(QUICK if given.quick else FULL, given.only, quick=given.quick)
+    run = measure(QUICK if options.quick else FULL, options.only, quick=options.quick)
     if run.growth:
-        say(f"\n{growth_table(run.growth)}")
-    say("\n" + ", ".join(f"{name} {value}" for name, value in run.about.items()))
+        write_line(f"\n{growth_table(run.growth)}")
+    write_line("\n" + ", ".join(f"{name} {value}" for name, value in run.about.items()))
     for reason in left_out():
-        say(f"SKIPPED {reason} (`make bench` installs what is needed).")
-    for file in [given.json] * bool(given.json) + [kept_file()] * given.keep:
+        write_line(f"SKIPPED {reason} (`make bench` installs what is needed).")
+    for file in [options.json] * bool(options.json) + [kept_file()] * options.keep:
         run.write(file)
-    if given.html:
+    if options.html:
         from html_report import write
 
-        write(run, given.html)
-        say(f"\nThe report: {given.html}")
-    if given.quick:
-        say("\nA quick run shows that everything works; its figures mean nothing.")
+        write(run, options.html)
+        write_line(f"\nThe report: {options.html}")
+    if options.quick:
+        write_line("\nA quick run shows that everything works; its figures mean nothing.")
         return 0
     found = list(outcomes(run))
-    say(f"\n{goals_list(found)}")
+    write_line(f"\n{goals_list(found)}")
     return 0 if all(outcome.is_met for outcome in found) else 1
 
 

@@ -26,7 +26,7 @@ def event(**fields: str) -> str:
 
 
 def openai_events(upstream: str) -> Callable[[str], AsyncIterator[str]]:
-    """Return what streams the answer of `AsyncOpenAI` as events."""
+    """Return a function that streams the answer of `AsyncOpenAI` as events."""
     from openai import AsyncOpenAI
 
     client = AsyncOpenAI(base_url=f"{upstream}/v1", api_key="none")
@@ -170,15 +170,15 @@ def main() -> None:
     parser.add_argument("client", choices=sorted({client for _, client in SITES}))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", required=True)
-    given = parser.parse_args()
-    make = SITES[given.framework, given.client]
-    if given.framework == "Flask":
-        serve_wsgi(lambda: make(given.upstream), given.port)
+    options = parser.parse_args()
+    make = SITES[options.framework, options.client]
+    if options.framework == "Flask":
+        serve_wsgi(lambda: make(options.upstream), options.port)
     else:
         import uvicorn
 
         os.environ.setdefault("WEB_CONCURRENCY", "1")
-        uvicorn.run(make(given.upstream), host="127.0.0.1", port=given.port, log_level="error")
+        uvicorn.run(make(options.upstream), host="127.0.0.1", port=options.port, log_level="error")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def measured(port: int, rounds: int) -> Figures:
     """Return the CPU of each program, in milliseconds."""
     figures = Figures("start", "Starts", "ms of CPU of a whole process", ANCHORS)
     if sys.platform == "win32":
-        return figures  # which does not tell the CPU of a process that has ended
+        return figures  # Windows does not report the CPU time of an ended process
     chosen = [(name, command) for name, command, needs in programs(port) if importlib.util.find_spec(needs)]
     for _ in range(rounds):
         for name, command in chosen:

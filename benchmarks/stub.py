@@ -1,6 +1,6 @@
-"""A loopback server that answers as LM Studio does, from bytes that are made once.
+"""A loopback server that answers as LM Studio does, with prepared bytes.
 
-The model's name says what is wanted: `chunks-20000` streams that many chunks as fast as they are read, `tool-5000` one tool
+The name of the model chooses the answer: `chunks-20000` streams that many chunks as fast as they are read, `tool-5000` one tool
 call in that many deltas, `single-50` each chunk with a write of its own, `paced-50` the same at a rate of 100 a second,
 `open-15` paced chunks and then silence until the client leaves. Without `stream` in the request every model gives one whole
 answer. As LM Studio does, a stream is sent with `Transfer-Encoding: chunked`, each event an HTTP chunk of its own, and the
@@ -62,7 +62,7 @@ USAGE = {"prompt_tokens": 31, "completion_tokens": 22, "total_tokens": 53}
 
 
 def content_of(chunks: int) -> str:
-    """Give the text of a stream of so many chunks."""
+    """Return the text of a stream of that many chunks."""
     rounds, rest = divmod(chunks, len(PIECES))
     return "".join(PIECES) * rounds + "".join(PIECES[:rest])
 
@@ -133,7 +133,7 @@ WHOLE_ANSWER = (
 
 
 def blocks_of(chunks: int) -> Iterator[bytes]:
-    """Give a stream's frames, many at once."""
+    """Yield the frames of a stream, many at once."""
     cycles = BLOCK // len(FRAMES)
     rounds, rest = divmod(chunks, len(FRAMES))
     while rounds:
@@ -179,7 +179,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"POST "):  # a look at the list of models
+            if not head.startswith(b"POST "):  # a request for the model list
                 writer.write(NOT_FOUND)
                 continue
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))

@@ -3,7 +3,7 @@
     python benchmarks/tools.py [--calls N]
 
 Beside pydantic-ai (its function schema: validate, call) and openai's helper (`pydantic_function_tool` arguments into a model,
-then the call), in one interleaved run. What each does not do is not counted against the others: openai writes no result text.
+then the call), in one interleaved run. They do not do the same work: openai, for example, writes no result text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Place(pydantic.BaseModel):
 
 
 def weather(place: Place, days: int = 1, unit: Literal["c", "f"] = "c") -> dict[str, object]:
-    """Tell the weather."""
+    """Get the weather."""
     return {"city": place.city, "days": days, "unit": unit}
 
 
@@ -72,10 +72,10 @@ def with_openai(calls: int) -> None:
         weather(**{name: getattr(made, name) for name in WeatherArguments.model_fields})
 
 
-def openai_function(given: dict[str, str]):
+def openai_function(fields: dict[str, str]):
     from openai.types.chat.chat_completion_message_function_tool_call import Function
 
-    return Function(**given)
+    return Function(**fields)
 
 
 WAYS = {"lmdeck": with_lmdeck, "pydantic-ai": with_pydantic_ai, "openai": with_openai}

@@ -115,7 +115,7 @@ def run(
 
 @commands.command("status")
 def status(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json: Json = False) -> None:
-    """Show the progress of a batch, from any terminal."""
+    """Show the progress of a batch."""
     progress = progress_of(_ledger(file, out, ledger))
     if as_json:
         echo_json(_as_data(progress))

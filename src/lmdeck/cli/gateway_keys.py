@@ -43,9 +43,9 @@ def create(
     config: ConfigPath = None,
     as_json: Json = False,
 ) -> None:
-    """Create a key and print it, once: only its digest is stored.
+    """Create a key, and print it once.
 
-    Without options, it has no limits. Only the key is written to standard output, so that a script can read it.
+    Only its digest is stored. Without options, it has no limits. Only the key is written to standard output, so that a script can read it.
     """
     secret, key = new_key(
         name,
@@ -74,7 +74,10 @@ def list_keys(
     config: ConfigPath = None,
     as_json: Json = False,
 ) -> None:
-    """List the keys with their limits, and their tokens of today (UTC)."""
+    """List the keys with their limits.
+
+    The column of tokens counts those of today (UTC).
+    """
     with chosen_store(store, config, must_exist=True) as opened:
         keys = [key for key in opened.list_keys() if every or key.revoked_at is None]
         spent = opened.tokens_of_day(day_of(time.time()))
