@@ -45,7 +45,8 @@ def create(
 ) -> None:
     """Create a key, and print it once.
 
-    Only its digest is stored. Without options, it has no limits. Only the key is written to standard output, so that a script can read it.
+    Only its digest is stored. Without options, it has no limits. Only the key is written to standard output,
+    so that a script can read it.
     """
     secret, key = new_key(
         name,

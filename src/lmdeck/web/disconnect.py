@@ -98,11 +98,12 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
                 has_more = message.get("more_body", False)
     except TimeoutError:
         if not is_too_large:
-            message = f"The request body did not arrive within {BODY_SECONDS:g} s."
-            raise BodyRefusedError(408, message, "Check the connection of the client, and send the request again.") from None
+            text = f"The request body did not arrive within {BODY_SECONDS:g} s."
+            hint = "Check the connection of the client, and send the request again."
+            raise BodyRefusedError(408, text, hint) from None
     if is_too_large:
-        message = f"The request body is larger than {limit} bytes."
-        raise BodyRefusedError(413, message, "Send a shorter history or smaller images.")
+        text = f"The request body is larger than {limit} bytes."
+        raise BodyRefusedError(413, text, "Send a shorter history or smaller images.")
     return b"".join(parts)
 
 
