@@ -44,7 +44,7 @@ def serve(
 ) -> None:
     """Serve a model until Ctrl-C.
 
-    The address is LM Studio's own, so that clients need no settings.
+    The default address is LM Studio's, so that clients need no settings.
     """
     if not api_token and not is_loopback(host):
         show_line(WARNING, f"{host} is reachable from other machines, and no token is required.", on=errors)

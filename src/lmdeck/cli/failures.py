@@ -25,9 +25,7 @@ def failures(
 ) -> None:
     """Show the failures of a gateway, or of a program with `lmdeck.observe.usage`.
 
-    They are grouped by kind.
-
-    The last 1,000 are kept. `lmdeck replay FILE` shows the recording of a failure, if there is one.
+    They are grouped by kind; the last 1,000 are kept. `lmdeck replay FILE` shows the recording of a failure, if there is one.
     """
     with chosen_store(store, config, must_exist=True) as opened:
         if last:

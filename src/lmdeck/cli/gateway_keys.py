@@ -106,7 +106,7 @@ def list_keys(
 
 @commands.command("revoke")
 def revoke(name: Name, store: StoreURL = None, config: ConfigPath = None, as_json: Json = False) -> None:
-    """Revoke the key of a name.
+    """Revoke a key by its name.
 
     Running gateways refuse it within a few seconds. Its usage stays, and its name is free for a new key.
     """

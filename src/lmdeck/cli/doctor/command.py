@@ -22,7 +22,7 @@ MARKS = {"ok": GOOD, "warning": WARNING, "failed": BAD, "skipped": ("-", "dim")}
 def doctor(
     context: typer.Context,
     gateway: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Check the configuration of a gateway, and its hosts, instead.")
+        Path | None, typer.Option(metavar="FILE", help="Check a gateway's configuration and hosts instead.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
