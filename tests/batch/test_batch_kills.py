@@ -113,7 +113,7 @@ def test_ctrl_c_finishes_what_runs_and_says_how_to_go_on(tmp_path: Path) -> None
         done = process.finish()
         assert done.returncode == 130
         assert f"of {ROWS} rows have ended" in done.stderr
-        assert "→ Go on with: lmdeck batch run" in done.stderr
+        assert "→ Continue with: lmdeck batch run" in done.stderr
         assert not (tmp_path / "out.jsonl").exists()
         assert BatchProcess(*command).finish().returncode == 0
         assert_answered_in_order(tmp_path / "out.jsonl", ROWS)
