@@ -1,4 +1,4 @@
-"""The consequence of a failed request for its batch: retry later, fail the row, wait, or stop."""
+"""What a failed request means for its batch: retry, fail the row, wait, or stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of input records to requests: endpoint, body, and a hash that equal requests share.
+"""Conversion of input records to requests: endpoint, body, and a hash of both.
 
 A record is a line of OpenAI's Batch API (`custom_id`, `method`, `url`, `body`), or has a `prompt`, `input` or `messages`.
 """

@@ -1,4 +1,4 @@
-"""`lm.batch(…)`: a batch as an object that reads the input, sends the requests, and writes the output."""
+"""`lm.batch(…)`: a batch, from its input over its requests to its output."""
 
 from __future__ import annotations
 

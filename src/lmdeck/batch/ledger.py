@@ -352,7 +352,7 @@ class Ledger:
     def exchange(
         self, worker: int, outcomes: Sequence[LeaseOutcome], demands: Sequence[tuple[str, int]] = ()
     ) -> list[list[Lease]]:
-        """Record outcomes, and lease up to the demanded number of requests of each model, in one transaction.
+        """Record outcomes, and lease requests of each model as demanded, in one transaction.
 
         A cancelled batch leases none.
 

@@ -135,7 +135,7 @@ def _has_state(path: str, fields: Mapping[str, Raw]) -> bool:
 
 
 def _runs_tools(fields: Mapping[str, Raw]) -> bool:
-    """Whether the server runs tools for the answer: they may have effects, and other results next time."""
+    """Whether the server runs tools for the answer, which may have effects and new results."""
     return runs_tools_on_server({name: _value(fields, name) for name in ("integrations", "mcp_servers", "tools")})
 
 

@@ -1,4 +1,4 @@
-"""Lines typed at a terminal, with history, completion of commands, and several lines per message."""
+"""Input from a terminal: history, completion of commands, several lines per message."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Output through Rich: lines with a mark, tables, errors with a hint, human-readable figures."""
+"""Output through Rich: lines with a mark, tables, errors with a hint, readable figures."""
 
 from __future__ import annotations
 

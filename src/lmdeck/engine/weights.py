@@ -175,7 +175,7 @@ def _stdout(process: subprocess.Popen[str]) -> IO[str]:
 
 
 def _reason(output: str) -> str:
-    """Return the line of pip's output that names the reason: its last error, or else its last line."""
+    """Return the reason in pip's output: its last error, or else its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["it printed no reason."])[-1][:500]

@@ -258,7 +258,7 @@ class Gateway:
         return {**scope, "method": method, "path": canonical, "raw_path": quote(canonical).encode()}
 
     async def _own_answer(self, incoming: IncomingRequest, endpoint: Endpoint, access: Access) -> HTTPAnswer:
-        """Return the answer of one of the gateway's own endpoints, after checking that the client may use it."""
+        """Return the answer of one of the gateway's own endpoints, if the client may use it."""
         kind: Kind = "messages" if incoming.path == COUNT_TOKENS else "other"
         try:
             if access == "operator":

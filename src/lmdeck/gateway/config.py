@@ -105,7 +105,7 @@ class QueueConfig(_Section, frozen=True):
 
 
 class StickyConfig(_Section, frozen=True):
-    """How the requests of one conversation are recognised; they go to the host that has its prefix in memory.
+    """How the requests of one conversation are recognised, so that one host gets them all.
 
     `by` is tried in order: the value of a header, or the first messages. `ttl` is how long a binding lasts, in seconds.
     """

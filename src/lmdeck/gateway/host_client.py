@@ -1,4 +1,4 @@
-"""The client of one LM Studio server: its settings, and the session that sends requests to it."""
+"""The client of one LM Studio server: its settings, and the session for its requests."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class HostPool:
         return choose_model(info for host in usable for info in host.models.values() if principal.may_use(info.key))
 
     async def capacity(self) -> Capacity:
-        """Return how many answers the hosts can generate at once, with one slot of each host left free."""
+        """Return how many answers the hosts can generate at once, less one slot of each host."""
         names = {name for host in self.hosts for name in host.models}
         parallel = {
             name: sum(max(host.parallel(name) - 1, 1) for host in self.hosts if host.has(name)) for name in names

@@ -181,7 +181,7 @@ class Host(HostClient):
             self._sent.pop(key, None)
 
     def note_failure(self, model: str, error: LMStudioError) -> None:
-        """Record a failed request: count a fault of the host, or correct what is known about its models."""
+        """Record a failed request: count a fault, or correct what is known about the models."""
         if isinstance(error, ServerUnreachableError):
             self.breaker.note_fault(is_down=True)
             self._note_down(error)

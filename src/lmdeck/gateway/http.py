@@ -1,4 +1,4 @@
-"""HTTP for the gateway: incoming requests with bounded bodies, responses, and the gateway's own endpoints."""
+"""HTTP for the gateway: requests with bounded bodies, responses, and its own endpoints."""
 
 from __future__ import annotations
 

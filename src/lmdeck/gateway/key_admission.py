@@ -1,4 +1,4 @@
-"""Admission by keys: allowed models, limits, and the usage that is stored when a request ends."""
+"""Admission by keys: allowed models, limits, and the usage that each request stores."""
 
 from __future__ import annotations
 

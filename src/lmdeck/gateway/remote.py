@@ -231,7 +231,7 @@ class WorkerProcess:
             return False
 
     async def use(self, config: Config) -> None:
-        """Use another configuration in the process; if it has just ended, its successor starts with it."""
+        """Apply another configuration in the process; if it has ended, its successor uses it."""
         try:
             await self._link.call("use", config)
         except LMStudioError:

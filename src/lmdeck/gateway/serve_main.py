@@ -1,4 +1,4 @@
-"""The serving process of `lmdeck gateway serve`; the process of the command line is replaced by it."""
+"""The process that serves, which replaces that of `lmdeck gateway serve`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def conversation_key(
 
 
 def response_key(response_id: object) -> bytes | None:
-    """Return a hash that identifies a stored response, which only the host that made it can continue."""
+    """Return a hash that identifies a stored response, which only its host can continue."""
     return _hashed(b"response", response_id.encode()) if isinstance(response_id, str) else None
 
 

@@ -1,4 +1,4 @@
-"""The plan of a relayed request, with the retries, the queue and the time limits of lmdeck's client."""
+"""The plan of a relayed request, with the retries, queue and time limits of the client."""
 
 from __future__ import annotations
 

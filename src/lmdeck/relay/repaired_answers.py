@@ -109,7 +109,7 @@ class ChatRelay:
         return [chunk for chunk in self._reader.feed(data) if _has_output(chunk)]
 
     def continue_text(self, data: bytes) -> bytes | None:
-        """Read one event that differs from the last one only in its text, and return the bytes to send.
+        """Read an event that differs from the last only in its text; return the bytes to send.
 
         None if the bytes are anything else; nothing was read then.
         """

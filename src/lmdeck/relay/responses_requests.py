@@ -48,7 +48,7 @@ def response_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> tuple[d
 
 
 def _choice(value: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[object, ForeignTools]:
-    """Return the choice as `none`, `auto` or `required`, which LM Studio accepts, with the remaining tools."""
+    """Return the choice as `none`, `auto` or `required`, and the remaining tools."""
     if not isinstance(value, Mapping):
         return value, tools
     kind = value.get("type")

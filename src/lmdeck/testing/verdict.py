@@ -164,7 +164,7 @@ def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[s
 
 
 def _inject(fake: FakeLMStudio, fault: str | None) -> None:
-    """Make every answer fail; if the fault closes the port, it stays closed while the program runs."""
+    """Make every answer fail; a port that the fault closes stays closed for the whole run."""
     if fault is not None and FAULTS[fault].closes_port:
         fake.close_port()
     else:

@@ -1,4 +1,4 @@
-"""The endpoints of the page's script, without HTTP: one implementation for FastAPI and Flask.
+"""The endpoints of the page, without HTTP: one implementation for FastAPI and Flask.
 
 Each method returns the JSON to send, or the refusal; the routes of a framework add the status code and the user.
 """

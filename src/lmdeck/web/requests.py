@@ -89,7 +89,7 @@ class PageDecisions(Struct, frozen=True):
 
 
 def paused_summary(paused: PausedRun | None) -> dict[str, Any] | None:
-    """Return the parts of a paused run that the page needs: its id, and the ids of the waiting calls."""
+    """Return what the page needs of a paused run: its id, and the ids of the waiting calls."""
     return None if paused is None else {"run": paused.id, "calls": [call.id for call in paused.calls]}
 
 

@@ -249,7 +249,7 @@ class _BatchRun:
         )
 
     def _write_file(self, ledger: Ledger, kind: str, *, is_answered: bool) -> str | None:
-        """Write the rows with, or those without, an answer to a file; return its id, or None without rows."""
+        """Write the rows with or without an answer to a file; return its id, None without rows."""
         path = self._store.temporary_path()
         rows: Iterator[StoredRow] = (row for row in ended_rows(ledger) if (row.answer is not None) == is_answered)
         try:
