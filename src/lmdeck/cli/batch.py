@@ -32,7 +32,9 @@ from lmdeck.errors import ConfigurationError
 SOME_ROWS_FAILED = 3
 commands = typer.Typer(help="Answer many requests from a file.", rich_markup_mode=None, no_args_is_help=True)
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The output; `.jsonl` or `.parquet`.")]
-LedgerFile = Annotated[Path | None, typer.Option("--ledger", metavar="FILE", help="The batch's state; default: OUT.ledger.")]
+LedgerFile = Annotated[
+    Path | None, typer.Option("--ledger", metavar="FILE", help="The batch's state; default: OUT.ledger.")
+]
 Of = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The output or the ledger of the batch.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -44,7 +46,8 @@ def run(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The output; `.jsonl` or `.parquet`.")],
     model: Model = None,
     host: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A host's address, instead of the settings' server; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="A host's address, instead of the settings' server; repeatable."),
     ] = None,
     endpoint: Annotated[
         str, typer.Option(metavar="PATH", help="The endpoint of rows that name none.")

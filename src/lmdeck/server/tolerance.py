@@ -1,6 +1,6 @@
 """Conversion of requests that LM Studio would refuse, such as those of Claude Code.
 
- They are converted as by `lmdeck.relay`: tools that only a vendor's servers run are removed,
+They are converted as by `lmdeck.relay`: tools that only a vendor's servers run are removed,
 custom tools become functions, and missing fields are added.
 """
 
