@@ -82,7 +82,7 @@ def test_a_row_that_fails_has_an_error() -> None:
         ask.close()
 
 
-def test_what_stops_everything_is_raised() -> None:
+def test_errors_that_stop_the_rows_are_raised() -> None:
     """A refused token, and a server that does not answer for `patience` seconds."""
     with FakeLMStudio(api_token="right") as fake:
         ask = Ask(DEFAULT_MODEL, base_url=fake.base_url, api_token="wrong", retry_attempts=1)

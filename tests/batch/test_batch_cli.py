@@ -36,7 +36,7 @@ def test_a_batch_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(summary["slowest"]) == 2
 
 
-def test_a_batch_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_of_a_batch_in_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A summary with the tokens, the slowest rows and the failed ones; a later run asks nothing again."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(0, "a"), "faulty"])
     with answering_fake() as fake:

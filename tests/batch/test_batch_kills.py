@@ -41,7 +41,7 @@ def arguments(tmp_path: Path, *fakes: FakeLMStudio) -> list[str | Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_batch_goes_on(tmp_path: Path, workers: int) -> None:
+def test_a_killed_batch_is_resumed(tmp_path: Path, workers: int) -> None:
     """Each row is in the output once, in order; asked again is only what ran when a process was killed."""
     rng = random.Random(f"{workers}")
     with answering_fake() as fake:
@@ -83,7 +83,7 @@ LMStudio().batch(sys.argv[1], out=sys.argv[2]).run()
 """
 
 
-def test_a_batch_that_is_killed_while_it_reads_its_input_reads_on(tmp_path: Path) -> None:
+def test_a_batch_killed_while_it_reads_its_input_is_resumed(tmp_path: Path) -> None:
     """Nothing is read twice, and nothing is lost."""
     rows = 320
     source, out = write_batch(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
@@ -101,7 +101,7 @@ def test_a_batch_that_is_killed_while_it_reads_its_input_reads_on(tmp_path: Path
     assert_answered_in_order(out, rows)
 
 
-def test_ctrl_c_finishes_what_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_finishes_running_requests_and_shows_how_to_continue(tmp_path: Path) -> None:
     interrupted = threading.Event()
     with answering_fake() as fake:
         command = arguments(tmp_path, fake)
@@ -148,7 +148,7 @@ def test_a_host_that_dies_and_returns(tmp_path: Path) -> None:
 
 
 @SMALL_DISK
-def test_a_disk_that_is_full_in_the_middle(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_during_a_batch(tmp_path: Path) -> None:
     """The batch stops with an error; with room, it goes on, and asks again only what ran."""
     disk = tmp_path / "disk"
     with answering_fake() as fake, small_disk(disk, max(768 << 10, 1100 * ROWS)) as make_room:

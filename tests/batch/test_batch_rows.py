@@ -181,7 +181,7 @@ def test_faulty_lines_are_error_rows(tmp_path: Path) -> None:
         assert line["response"] is None
 
 
-def test_a_row_of_csv_that_is_faulty_costs_only_itself(tmp_path: Path) -> None:
+def test_a_faulty_csv_row_affects_no_other(tmp_path: Path) -> None:
     data = 'prompt,style\ngood,a\ntoo,many,values\n"bad \udcff bytes",a\n,empty\nlast,b\n'
     (tmp_path / "in.csv").write_bytes(data.encode("utf-8", "surrogateescape"))
     with answering_fake() as fake:
@@ -191,7 +191,7 @@ def test_a_row_of_csv_that_is_faulty_costs_only_itself(tmp_path: Path) -> None:
     assert errors_of(tmp_path / "out.jsonl") == [None, "invalid_row", "invalid_row", "invalid_row", None]
 
 
-def test_values_of_parquet_that_json_has_not(tmp_path: Path) -> None:
+def test_parquet_values_without_a_form_in_json(tmp_path: Path) -> None:
     """Dates and decimals are text in a prompt; bytes, text that is not UTF-8 and nothing cost only their own row."""
     day, broken = datetime(2026, 11, 25, 8, 30, tzinfo=UTC), pa.array([b"fine", b"\xff"]).buffers()
     columns: list[tuple[str, Any, list[str | None]]] = [
@@ -214,7 +214,7 @@ def test_values_of_parquet_that_json_has_not(tmp_path: Path) -> None:
             assert [row.reply.content if isinstance(row.reply, Reply) else None for row in found] == expected
 
 
-def test_utf_16_is_named(tmp_path: Path) -> None:
+def test_utf_16_is_reported(tmp_path: Path) -> None:
     """Some editors and shells of Windows write it."""
     for name in ("in.jsonl", "in.csv"):
         (tmp_path / name).write_text('{"prompt": "a"}\n', encoding="utf-16")
@@ -223,7 +223,7 @@ def test_utf_16_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("temperature", [None, 0, 0.8])
-def test_equal_requests_are_asked_once(tmp_path: Path, temperature: float | None) -> None:
+def test_equal_requests_are_sent_once(tmp_path: Path, temperature: float | None) -> None:
     """Whatever the order of their keys; but with a temperature, or with `dedupe=False`, each is asked."""
     options = {} if temperature is None else {"temperature": temperature}
     rows = [chat_row(0, "a", **options), chat_row(1, "b", **options)]
@@ -241,7 +241,7 @@ def test_equal_requests_are_asked_once(tmp_path: Path, temperature: float | None
     assert contents(tmp_path / "shared.jsonl") == contents(tmp_path / "each.jsonl")
 
 
-def test_failures_are_asked_again_or_given_up(tmp_path: Path) -> None:
+def test_failures_are_retried_or_final(tmp_path: Path) -> None:
     """What may pass is asked again, what cannot is not; `retry_failed` asks the failed rows of an ended batch."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, text) for number, text in enumerate("abc")])
     with FakeLMStudio(cuts=False) as fake:
@@ -270,7 +270,7 @@ def test_failures_are_asked_again_or_given_up(tmp_path: Path) -> None:
         (429, {"error": {"message": "The budget is used.", "code": "insufficient_quota"}}, RateLimitError),
     ],
 )
-def test_what_stops_everything(tmp_path: Path, status: int, body: Any, error: type[Exception]) -> None:
+def test_errors_that_stop_a_batch(tmp_path: Path, status: int, body: Any, error: type[Exception]) -> None:
     """The batch stops with the error, no row is lost, and it goes on later."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(20)])
     with FakeLMStudio(cuts=False) as fake:
@@ -284,7 +284,7 @@ def test_what_stops_everything(tmp_path: Path, status: int, body: Any, error: ty
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_has_too_much_to_do_is_no_attempt(tmp_path: Path, status: int) -> None:
+def test_an_overloaded_server_uses_no_attempt(tmp_path: Path, status: int) -> None:
     """It says when to come again, and the row waits that long."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(6)])
     busy = {"error": {"message": "busy", "code": "queue_full"}}
@@ -304,7 +304,7 @@ def test_no_host_answers(tmp_path: Path) -> None:
         LMStudio(base_url="http://127.0.0.1:1", retry_attempts=1).batch(source, out=tmp_path / "out.jsonl").run()
 
 
-def test_the_schema_is_asked_for_and_checked(tmp_path: Path) -> None:
+def test_the_schema_is_sent_and_checked(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     source = write_lines(tmp_path / "in.jsonl", [{"prompt": "good"}, {"prompt": "bad"}])
     with FakeLMStudio(cuts=False) as fake:
@@ -321,7 +321,7 @@ def test_the_schema_is_asked_for_and_checked(tmp_path: Path) -> None:
     assert bad.error.code == "structured_output"
 
 
-def test_rows_of_one_model_are_asked_together(tmp_path: Path) -> None:
+def test_rows_of_one_model_are_sent_together(tmp_path: Path) -> None:
     """Whatever their order in the file, so that a host does not swap models; two hosts take different ones."""
     rows = [chat_row(number, f"{number}", model=f"model-{number % 3}") for number in range(30)]
     source = write_lines(tmp_path / "in.jsonl", rows)
@@ -334,7 +334,7 @@ def test_rows_of_one_model_are_asked_together(tmp_path: Path) -> None:
     assert len(models) == 30
 
 
-def test_a_model_is_asked_where_it_is(tmp_path: Path) -> None:
+def test_a_row_is_sent_to_a_host_of_its_model(tmp_path: Path) -> None:
     rows = [chat_row(number, f"{number}", model=f"model-{number % 2}") for number in range(20)]
     source = write_lines(tmp_path / "in.jsonl", rows)
     with answering_fake() as one, answering_fake() as other:
@@ -427,7 +427,7 @@ async def test_the_async_client_runs_batches_too(tmp_path: Path) -> None:
     assert contents(tmp_path / "out.jsonl") == contents(tmp_path / "sync.jsonl")
 
 
-def test_a_cancelled_batch_ends_and_can_go_on(tmp_path: Path) -> None:
+def test_a_cancelled_batch_ends_and_can_be_resumed(tmp_path: Path) -> None:
     """What ran is answered, the rest are error rows; `run` takes it up again."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(40)])
     with answering_fake() as fake:

@@ -36,7 +36,7 @@ def answer(request: int, text: bytes) -> LeaseOutcome:
     return LeaseOutcome(id=request, host="h", answer=text, completion_tokens=1)
 
 
-def test_the_leases_of_a_worker_that_is_not_seen_end(tmp_path: Path) -> None:
+def test_the_leases_of_a_lost_worker_expire(tmp_path: Path) -> None:
     """And the first answer counts: one that comes late changes nothing."""
     now = [1000.0]
     one, other = (Ledger(tmp_path / "ledger", clock=lambda: now[0]) for _ in range(2))

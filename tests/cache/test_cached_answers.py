@@ -84,7 +84,7 @@ def test_a_replayed_stream_has_the_chunks_of_the_first(fake: FakeLMStudio, cache
     assert len(first) > 2
 
 
-def test_whole_answers_and_streams_are_apart(fake: FakeLMStudio, cache: Cache) -> None:
+def test_complete_answers_and_streams_have_separate_entries(fake: FakeLMStudio, cache: Cache) -> None:
     """Each in its own wire format; a stream is not made from a whole answer."""
     fake.reply("one").reply("two")
     with lm(fake.base_url, cache=cache) as one:
@@ -93,13 +93,13 @@ def test_whole_answers_and_streams_are_apart(fake: FakeLMStudio, cache: Cache) -
         assert (chat.send().content, chat.stream().until_done().content) == ("one", "two")
 
 
-def test_without_a_cache_nothing_is_said_of_it(fake: FakeLMStudio, way: Way) -> None:
+def test_a_client_without_a_cache_reports_none(fake: FakeLMStudio, way: Way) -> None:
     fake.reply("Hello.")
     assert way.ask(fake.base_url).cache is None
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7}])
-def test_what_does_not_repeat_itself_is_not_cached(
+def test_requests_with_random_answers_are_not_cached(
     fake: FakeLMStudio, way: Way, cache: Cache, options: dict[str, Any]
 ) -> None:
     fake.reply("one").reply("two")
@@ -150,7 +150,7 @@ def test_a_time_to_live_is_at_least_a_second(fake: FakeLMStudio, ttl: float) -> 
         one.chat().cached(ttl)
 
 
-def test_the_header_of_http_is_understood(fake: FakeLMStudio, way: Way, cache: Cache) -> None:
+def test_cache_control_headers_are_obeyed(fake: FakeLMStudio, way: Way, cache: Cache) -> None:
     """`no-cache` asks anew and keeps the answer, `no-store` keeps nothing, `only-if-cached` asks nobody."""
     for text in ("one", "two", "three"):
         fake.reply(text)
@@ -210,7 +210,7 @@ def test_failures_are_not_kept(fake: FakeLMStudio, way: Way, cache: Cache, fault
     assert ask(way, client(way, fake, cache), **ONCE)[0].content == "Hello."
 
 
-def test_a_stream_that_is_left_is_not_kept(fake: FakeLMStudio, cache: Cache) -> None:
+def test_an_abandoned_stream_is_not_stored(fake: FakeLMStudio, cache: Cache) -> None:
     fake.frames(chunk("one"), 30.0).reply("whole")
     with lm(fake.base_url, cache=cache) as one:
         chat = one.chat().user("Hi").with_options(**ONCE)
@@ -242,7 +242,7 @@ def test_answers_that_the_server_stores_are_not_cached(fake: FakeLMStudio, cache
         assert replies[1].raw == replies[0].raw
 
 
-def test_another_quantization_answers_anew(fake: FakeLMStudio, cache: Cache) -> None:
+def test_another_quantization_is_not_answered_from_the_cache(fake: FakeLMStudio, cache: Cache) -> None:
     """An answer of a model that was replaced under the same name is not used."""
     listed = {"models": [{"type": "llm", "key": "m", "quantization": {"name": "Q4_K_M", "bits_per_weight": 4}}]}
     other = {"models": [{"type": "llm", "key": "m", "quantization": {"name": "Q8_0", "bits_per_weight": 8}}]}
@@ -270,7 +270,7 @@ def test_an_answer_from_the_future_has_no_age(
         assert [chat.send().content for _ in range(2)] == ["second", "second"]
 
 
-def test_the_cache_answers_while_the_server_is_away(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_the_cache_answers_while_the_server_is_unreachable(fake: FakeLMStudio, tmp_path: Path) -> None:
     """From the file, in a new client."""
     fake.reply("Hello.")
     settings: dict[str, Any] = {"cache": f"sqlite:///{tmp_path / 'answers.db'}"}
@@ -281,7 +281,7 @@ def test_the_cache_answers_while_the_server_is_away(fake: FakeLMStudio, tmp_path
         assert one.chat().user("Hi").with_options(**ONCE).send().cache == "hit"
 
 
-def test_events_tell_of_an_answer_from_the_cache(fake: FakeLMStudio, cache: Cache) -> None:
+def test_events_report_a_cached_answer(fake: FakeLMStudio, cache: Cache) -> None:
     fake.reply("Hello.")
     results = []
     with lm(fake.base_url, cache=cache) as one:
@@ -330,7 +330,7 @@ def test_an_unknown_scheme_of_a_cache_is_refused(url: str) -> None:
         LMStudio(cache=url)
 
 
-def test_usage_is_what_the_first_answer_cost(fake: FakeLMStudio, cache: Cache) -> None:
+def test_a_cached_answer_has_the_usage_of_the_first(fake: FakeLMStudio, cache: Cache) -> None:
     fake.when(lambda _: True).body(completion("Hello."))
     with lm(fake.base_url, cache=cache) as one:
         chat = one.chat().user("Hi").with_options(**ONCE)

@@ -125,7 +125,7 @@ async def test_a_follower_reads_the_stream_while_it_arrives_in_tasks() -> None:
             assert asked(loopback) == 1
 
 
-def test_who_sent_the_request_may_leave() -> None:
+def test_the_sender_of_a_shared_request_may_leave() -> None:
     """The others read on, on the same connection, and the whole answer is kept; in threads."""
     paced = greeting()
     with server(paced) as loopback, lm(loopback.url, cache="memory:") as client:
@@ -161,7 +161,7 @@ async def test_a_cancelled_sender_leaves_the_answer_to_the_others() -> None:
             assert asked(loopback) == 1
 
 
-async def test_when_the_last_one_leaves_the_connection_is_cut() -> None:
+async def test_the_connection_is_closed_when_the_last_reader_leaves() -> None:
     """So that the server stops."""
     paced = greeting()
     with server(paced) as loopback:
@@ -203,7 +203,7 @@ async def test_a_failed_sender_hands_on(fake: FakeLMStudio) -> None:
     assert sum(request.wants_answer for request in fake.requests) == 2
 
 
-async def test_nobody_waits_for_a_long_row_of_failures(fake: FakeLMStudio) -> None:
+async def test_followers_do_not_wait_for_repeated_failures(fake: FakeLMStudio) -> None:
     """After two failed senders each sends its own request, so that all fail soon."""
     fake.at(CHAT).error(500)
     async with alm(fake.base_url, cache="memory:", max_concurrency=50) as client:
@@ -216,7 +216,7 @@ async def test_nobody_waits_for_a_long_row_of_failures(fake: FakeLMStudio) -> No
 @pytest.mark.parametrize(
     "last", [RESET, http_chunks(b'data: {"error": {"message": "broken"}}\n\n')], ids=["reset", "error"]
 )
-async def test_an_answer_that_breaks_breaks_for_all(last: Step) -> None:
+async def test_an_interrupted_answer_fails_for_all_readers(last: Step) -> None:
     """Who has had a part of it gets an error with that part, each an error of its own; the next one asks anew."""
     paced = Paced(chunk("Hel"), last)
     with server(paced) as loopback:

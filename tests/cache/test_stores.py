@@ -63,7 +63,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def test_what_was_put_is_found(store: Store) -> None:
+def test_a_stored_entry_is_found(store: Store) -> None:
     """The same bytes, whatever is in them; the newer one of two; nothing after `clear`."""
     body = bytes(range(256)) * 100
     assert store.get(b"a") is None

@@ -19,7 +19,7 @@ from lmdeck.cli.commands import COMMANDS
 NOWHERE = {"LMDECK_BASE_URL": "http://127.0.0.1:1"}
 
 
-def test_alone_it_says_how_the_server_is(run: Run, server: str) -> None:
+def test_without_a_command_it_shows_the_status_of_the_server(run: Run, server: str) -> None:
     """`lmdeck` names the server, what is loaded, and the next commands."""
     done = run()
     assert done.returncode == 0
@@ -28,7 +28,7 @@ def test_alone_it_says_how_the_server_is(run: Run, server: str) -> None:
     assert "lmdeck chat" in done.stdout
 
 
-def test_alone_without_a_server_it_says_what_to_do(run: Run) -> None:
+def test_without_a_command_and_a_server_it_shows_what_to_do(run: Run) -> None:
     """A missing server is no traceback, but a hint and the demo."""
     done = run(**NOWHERE)
     assert "nothing answers at http://127.0.0.1:1" in done.stdout
@@ -63,7 +63,7 @@ def test_ask_sends_the_options(run: Run, speaker: Speaker) -> None:
     assert (speaker.jobs[-1].sampling.max_tokens, speaker.jobs[-1].sampling.temperature) == (7, 0.5)
 
 
-def test_ask_for_programs(run: Run) -> None:
+def test_ask_prints_json(run: Run) -> None:
     """`--json` is the reply's own form, with stats and problems."""
     reply = json.loads(run("ask", "Hi", "--json").stdout)
     assert reply["content"] == {"message": "Hello there", "action": None, "actions": []}
@@ -72,7 +72,7 @@ def test_ask_for_programs(run: Run) -> None:
     assert reply["stats"]["measured"]["total_time"] > 0
 
 
-def test_ask_tells_how_fast_it_was(run: Run) -> None:
+def test_ask_prints_the_speed(run: Run) -> None:
     """`--stats` goes to standard error, where it does not mix with the answer."""
     done = run("ask", "Hi", "--stats", "--no-stream")
     assert done.stdout == "Hello there\n"
@@ -85,7 +85,7 @@ def test_a_model_cannot_write_to_the_terminal(run: Run, speaker: Speaker) -> Non
     assert run("ask", "Hi").stdout == "a[2Jbcd\te\n\n"
 
 
-def test_nothing_to_ask(run: Run) -> None:
+def test_ask_without_a_question(run: Run) -> None:
     """No question and no pipe is wrong input, said in two lines."""
     done = run("ask")
     assert done.returncode == 2
@@ -140,7 +140,7 @@ def test_models(run: Run) -> None:
     ]
 
 
-def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], speaker: Speaker) -> None:
+def test_a_closed_pipe_is_no_error(environment: dict[str, str], speaker: Speaker) -> None:
     """`lmdeck ask … | head -1` ends quietly."""
     speaker.pieces = ["line\n"] * 20_000
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -76,7 +76,7 @@ def examined(server: FakeLMStudio | str, **settings: Any) -> dict[str, CheckResu
     return {result.check: result for result in results}
 
 
-def test_all_is_well() -> None:
+def test_every_check_passes() -> None:
     """Each check says what it found."""
     with studio() as fake:
         found = examined(fake)
@@ -107,7 +107,7 @@ def test_every_setting_has_its_origin(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "sesame" not in found.detail
 
 
-def test_what_is_not_used_of_the_settings_is_a_concern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_settings_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is misspelt, and a file's word on the way to another's server."""
     (tmp_path / "lmdeck.toml").write_text('proxy = "http://127.0.0.1:9"')
     monkeypatch.chdir(tmp_path)
@@ -221,7 +221,7 @@ def test_a_model_that_the_list_lacks() -> None:
     assert "'other'" in found["models"].detail
 
 
-def test_a_server_that_tells_little() -> None:
+def test_a_server_with_a_minimal_model_list() -> None:
     """What another server does not tell is skipped, and nothing fails for it."""
     with another_server() as server:
         found = examined(server.url)
@@ -314,7 +314,7 @@ def test_the_command_shows_one_line_a_check(run: Run) -> None:
     assert "  → Reload it with a larger context" in done.stdout
 
 
-def test_the_command_for_programs(run: Run) -> None:
+def test_the_doctor_prints_json(run: Run) -> None:
     """The first check that fails has a fix, those that build on it are skipped, and the exit code is 1."""
     done = run("doctor", "--json", **NOWHERE)
     report = json.loads(done.stdout)
@@ -327,7 +327,7 @@ def test_the_command_for_programs(run: Run) -> None:
     assert "→ " in run("doctor", **NOWHERE).stdout
 
 
-def test_the_embedded_engine_is_well(run: Run) -> None:
+def test_the_embedded_engine_passes_every_check(run: Run) -> None:
     """A model that only says "Hello there" can be talked to, and the doctor says what it cannot do."""
     done = run("doctor", "--json")
     report = json.loads(done.stdout)

@@ -186,7 +186,7 @@ def test_a_store_that_is_not_there_is_named_and_not_created(run: Callable[..., D
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_store_is_said_to_be_empty(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_an_empty_store_is_reported(run: Callable[..., Done], tmp_path: Path) -> None:
     """In a sentence for people, and as an empty list for programs."""
     open_store(tmp_path / "gateway.db").close()
     assert "No request is stored." in run("usage").stdout
@@ -205,7 +205,7 @@ def test_durations_have_a_unit(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-1d", "1w", "1d2h", "1e3s", "٣d", "9999999d", "nan s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     """With an example of each unit."""
     with pytest.raises(ValueError, match="a duration such as 2s, 5m, 12h or 90d"):
         seconds_of(text)

@@ -24,7 +24,7 @@ def fake() -> Iterator[FakeLMStudio]:
         yield fake
 
 
-def test_a_model_is_loaded_and_one_that_is_there_is_not_doubled(run: Run, fake: FakeLMStudio) -> None:
+def test_load_does_not_load_a_model_twice(run: Run, fake: FakeLMStudio) -> None:
     done = run("models", "load", "small", "--context-length", "2048", LMDECK_BASE_URL=fake.base_url)
     assert (done.returncode, done.stdout) == (0, "✓ small is loaded in 0.1 s\n")
     assert fake.requests[-1].body["context_length"] == 2048

@@ -64,7 +64,7 @@ def test_json_is_escaped_and_still_the_same_value(run: Run, tmp_path: Path) -> N
     assert rows[1]["reply"]["model"] == EVIL
 
 
-def test_no_command_hands_a_server_s_text_on_raw(run: Run) -> None:
+def test_no_command_prints_the_text_of_a_server_unescaped(run: Run) -> None:
     with FakeLMStudio(cuts=False) as fake:
         fake.add_model(EVIL)
         fake.reply(EVIL, reasoning=EVIL).repeat()
@@ -123,7 +123,7 @@ def test_a_scenario_nested_without_end_is_refused(run: Run, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_a_torn_recording_is_shown_with_a_word_about_it(run: Run, tmp_path: Path) -> None:
+def test_an_incomplete_recording_is_shown_with_a_warning(run: Run, tmp_path: Path) -> None:
     whole = hostile(tmp_path)
     with Path(whole).open("ab") as file:
         file.write(b'{"method":"POST","path":"/v1/ch')

@@ -157,7 +157,7 @@ def test_a_terminal_without_unicode(there: dict[str, str], fake: FakeLMStudio) -
         assert "Traceback" not in terminal.seen
 
 
-def test_in_a_pipe_there_are_the_answers_alone(run: Run, speaker: Speaker) -> None:
+def test_a_pipe_gets_only_the_answers(run: Run, speaker: Speaker) -> None:
     """No prompt, no greeting, no warning; the exit code says whether the last question was answered."""
     done = run("chat", stdin="First\n\nSecond\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello there\nHello there\n", "")

@@ -253,7 +253,7 @@ def test_json_is_found_where_it_was_asked_for(
 
 
 @WAYS
-def test_words_are_the_answer_where_there_is_no_json(fake: FakeLMStudio, ask: Ask) -> None:
+def test_text_is_the_answer_where_there_is_no_json(fake: FakeLMStudio, ask: Ask) -> None:
     fake.reply("I cannot say.")
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
     assert ask(fake.base_url, response_format=form).content == "I cannot say."
@@ -284,7 +284,7 @@ def test_a_model_list_passes_through(fake: FakeLMStudio) -> None:
         assert MODEL in [model.id for model in client.models.list()]
 
 
-def test_headers_tell_what_was_changed(fake: FakeLMStudio) -> None:
+def test_headers_report_what_was_changed(fake: FakeLMStudio) -> None:
     fake.reply("Hello")
     with OpenAI(base_url=fake.base_url) as client:
         raw = client.chat.completions.with_raw_response.create(
@@ -305,7 +305,7 @@ def test_usage_comes_in_a_chunk_of_its_own_where_it_was_asked_for(fake: FakeLMSt
     assert all(chunk.choices for chunk in plain)
 
 
-def test_fields_that_nobody_knows_pass_through(fake: FakeLMStudio) -> None:
+def test_unknown_fields_pass_through(fake: FakeLMStudio) -> None:
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "x_head": 1}
     frames = [
         {

@@ -318,7 +318,7 @@ def test_the_clients_address_is_asked_unless_a_setting_names_another(
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_project_s_file_has_no_say_in_the_way_to_the_clients_address(
+def test_a_file_of_the_project_does_not_redirect_the_clients_address(
     fake: FakeLMStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_async: bool
 ) -> None:
     """Its proxy would read the client's key."""
@@ -380,7 +380,7 @@ def test_a_model_of_the_settings_answers_where_none_is_named(fake: FakeLMStudio)
     assert last_asked(fake).model == MODEL
 
 
-def test_a_wrong_setting_is_told_at_once() -> None:
+def test_a_wrong_setting_is_reported_at_once() -> None:
     with pytest.raises(ConfigurationError, match="retry"):
         http_client(retry_attempt=3)  # type: ignore[call-arg]
 

@@ -49,7 +49,7 @@ def test_the_page_has_the_table_of_its_data() -> None:
     assert run("--check").returncode == 0
 
 
-def test_every_no_has_its_reason() -> None:
+def test_every_unsupported_entry_has_a_reason() -> None:
     """And every entry says yes, no, or as given."""
     entries = [
         (endpoint["path"], entry)
@@ -60,12 +60,12 @@ def test_every_no_has_its_reason() -> None:
     assert [path for path, entry in entries if entry["support"] == "no" and not entry["how"]] == []
 
 
-def test_what_the_data_has_is_passed_over(tmp_path: Path) -> None:
+def test_known_entries_are_not_reported(tmp_path: Path) -> None:
     done = compared(tmp_path, "/api/v1/chat", "context_length")
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_what_it_lacks_is_listed(tmp_path: Path) -> None:
+def test_missing_entries_are_listed(tmp_path: Path) -> None:
     """Endpoints and request parameters; what is in answers alone is not asked for."""
     done = compared(tmp_path, "/api/v1/dreams", "lucidity")
     assert done.returncode == 1

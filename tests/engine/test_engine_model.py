@@ -259,7 +259,7 @@ def test_requantize_is_accepted_with_a_warning(tmp_path: Path) -> None:
         EngineServer.start(tmp_path / "none.gguf", requantize="Q8_0")
 
 
-def test_a_damaged_model_is_told_and_leaves_nothing_behind(weights: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_is_reported_and_leaves_nothing(weights: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     with weights.open("rb") as whole:
         damaged.write_bytes(whole.read(8 << 20))

@@ -176,7 +176,7 @@ def test_codexs_request_is_answered(fake: FakeLMStudio, running: GatewayProcess)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_codex_goes_on_after_parallel_calls(fake: FakeLMStudio, running: GatewayProcess, stream: bool) -> None:
+def test_codex_continues_after_parallel_calls(fake: FakeLMStudio, running: GatewayProcess, stream: bool) -> None:
     """It sends the whole history, since nothing is stored: encrypted reasoning, calls of its own tools, and their outputs."""
     said = [{"type": "output_text", "text": "I look."}]
     history = [

@@ -74,7 +74,7 @@ def keys(folder: Path, *names: str) -> dict[str, str]:
 
 
 @needs_browser
-def test_a_day_in_the_life_of_an_operator(fake: FakeLMStudio, browser: Any, tmp_path: Path) -> None:
+def test_the_dashboard_shows_and_controls_a_gateway(fake: FakeLMStudio, browser: Any, tmp_path: Path) -> None:
     """The page follows without a reload, and its buttons act."""
     fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 120.0)
     with FakeLMStudio(seed=0) as other:
@@ -180,7 +180,7 @@ def test_a_browser_elsewhere_is_asked_for_the_operators_token(fake: FakeLMStudio
         page.context.close()
 
 
-def test_names_from_outside_are_only_text(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_names_from_clients_are_shown_as_text(fake: FakeLMStudio, tmp_path: Path) -> None:
     """A model's name with markup is shown as it is written."""
     with gateway(tmp_path, config_of([fake])) as running:
         assert running.chat(model="<script>alert(1)</script>").status == 404

@@ -67,7 +67,7 @@ def test_turns_are_fair_by_tokens_not_by_requests() -> None:
         assert abs(tokens["long"] - tokens["short"]) <= 2 * QUANTUM + 9000
 
 
-def test_an_entry_leaves_its_line() -> None:
+def test_a_removed_entry_leaves_its_queue() -> None:
     queue: FairQueue[Entry] = FairQueue()
     entries = [Entry("a", 1), Entry("a", 1), Entry("b", 1)]
     for entry in entries:

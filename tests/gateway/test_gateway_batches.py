@@ -127,7 +127,7 @@ def test_a_faulty_file_fails_as_a_whole(tmp_path: Path) -> None:
         assert not any(request.wants_answer for request in fake.requests)
 
 
-def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+def test_a_file_with_windows_line_ends_is_read(tmp_path: Path) -> None:
     """With a byte order mark, `\\r\\n` and empty lines, and without a line end at its end."""
     rows = [json.dumps(row(number, f"{number}")) for number in range(3)]
     data = b"\xef\xbb\xbf" + "\r\n\r\n".join(rows).encode()
@@ -246,7 +246,7 @@ def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
         assert [path for path in (tmp_path / "gateway-batches" / "files").iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_killed_gateway_goes_on_with_its_batches(tmp_path: Path) -> None:
+def test_a_killed_gateway_resumes_its_batches(tmp_path: Path) -> None:
     """Nothing is asked twice but what ran."""
     limits = "[batches]\nmax_concurrency = 2"
     with answering(tmp_path, limits, time_to_first_token=0.02) as (fake, running):
@@ -264,7 +264,7 @@ def test_a_killed_gateway_goes_on_with_its_batches(tmp_path: Path) -> None:
         assert sum(request.wants_answer for request in fake.requests) <= 120 + 2
 
 
-def test_a_batch_is_that_of_a_key(tmp_path: Path) -> None:
+def test_a_batch_belongs_to_its_key(tmp_path: Path) -> None:
     """Others do not see it; its rows are within the key's limits and models, and are recorded for it; it ends with the key."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     secrets = {}

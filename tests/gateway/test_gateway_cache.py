@@ -71,14 +71,14 @@ def test_a_repeated_request_is_answered_byte_for_byte(
     assert asked(fake) == 1
 
 
-def test_what_does_not_repeat_itself_bypasses_the_cache(fake: FakeLMStudio, running: GatewayProcess) -> None:
+def test_requests_with_random_answers_bypass_the_cache(fake: FakeLMStudio, running: GatewayProcess) -> None:
     fake.reply("one").reply("two").reply("three")
     assert [result(running.chat("No seed")) for _ in range(2)] == ["bypass", "bypass"]
     kept = {"headers": {"Cache-Control": "max-age=60"}}
     assert [result(running.chat("No seed", **kept)) for _ in range(2)] == ["miss", "hit"]
 
 
-def test_the_header_of_http_is_understood(fake: FakeLMStudio, running: GatewayProcess) -> None:
+def test_cache_control_headers_are_obeyed(fake: FakeLMStudio, running: GatewayProcess) -> None:
     fake.reply("one").reply("two")
 
     def ask(control: str) -> Answer:
@@ -170,7 +170,7 @@ def test_a_new_key_with_the_name_of_a_revoked_one_starts_anew(fake: FakeLMStudio
 
 
 @pytest.mark.parametrize("field", ["user", "metadata"])
-def test_what_an_answer_repeats_of_its_request_is_in_the_key(
+def test_request_fields_that_an_answer_repeats_are_in_the_key(
     fake: FakeLMStudio, running: GatewayProcess, field: str
 ) -> None:
     """The Responses API returns these fields."""
@@ -185,7 +185,7 @@ def listing(quantization: str) -> dict[str, Any]:
     return {"models": [{"type": "llm", "key": MODEL, "quantization": {"name": quantization, "bits_per_weight": 4}}]}
 
 
-def test_another_quantization_answers_anew(tmp_path: Path) -> None:
+def test_another_quantization_is_not_answered_from_the_cache(tmp_path: Path) -> None:
     """As soon as the host lists the model with it."""
     with FakeLMStudio(seed=0) as fake:
         fake.at("/api/v1/models").body(listing("Q4_K_M"))

@@ -104,7 +104,7 @@ def begin(running: GatewayProcess) -> tuple[threading.Thread, list[Answer]]:
     return thread, answers
 
 
-def test_an_operator_sees_and_ends_a_request(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_an_operator_lists_and_cancels_a_request(fake: FakeLMStudio, tmp_path: Path) -> None:
     """Its client gets an error in its format."""
     fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 60.0)
     with gateway(tmp_path, config_of([fake])) as running:
@@ -122,7 +122,7 @@ def test_an_operator_sees_and_ends_a_request(fake: FakeLMStudio, tmp_path: Path)
         assert running.request("POST", path, {}).status == 404
 
 
-def test_an_operator_takes_a_host_out_and_back(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_an_operator_drains_and_restores_a_host(fake: FakeLMStudio, tmp_path: Path) -> None:
     fake.at("/v1/chat/completions").reply("Hello.")
     with FakeLMStudio(seed=0) as other, gateway(tmp_path, config_of([fake, other])) as running:
         other.at("/v1/chat/completions").reply("Hello.")

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "gateway_soak.py"
 
 @pytest.mark.no_cover  # the gateways are killed, and would write no figures
 @pytest.mark.skipif(os.name != "posix", reason="the processes are killed by signals")
-def test_nothing_is_lost(tmp_path: Path) -> None:
+def test_the_soak_loses_no_answer_and_no_usage(tmp_path: Path) -> None:
     """Every answer is right, an error with a code, or cut with the gateway; the usage of complete answers is stored."""
     command = [sys.executable, str(SCRIPT), "--minutes", "0.2", "--kills", "1", "--keys", "2", "--clients", "6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=tmp_path)

@@ -109,7 +109,7 @@ async def is_refused(admission: KeyAdmission, secret: str) -> bool:
     return False
 
 
-async def test_what_is_no_key_is_refused_with_a_sentence(admission: KeyAdmission, create: Callable[..., str]) -> None:
+async def test_an_invalid_key_is_refused_with_a_message(admission: KeyAdmission, create: Callable[..., str]) -> None:
     """With the status, type and code that the clients of both formats know; and without the key in it."""
     secret = create()
     wrong = secret[:-1] + ("A" if secret[-1] != "A" else "B")
@@ -133,9 +133,7 @@ async def test_what_is_no_key_is_refused_with_a_sentence(admission: KeyAdmission
         assert secret not in str(refused.error)
 
 
-async def test_where_no_key_is_required_a_wrong_one_is_refused_all_the_same(
-    url: str, create: Callable[..., str]
-) -> None:
+async def test_a_wrong_key_is_refused_even_if_none_is_required(url: str, create: Callable[..., str]) -> None:
     """A placeholder is nobody's; a key that was meant as one is checked, and has its limits."""
     secret = create("bob", models=("qwen*",))
     admission = KeyAdmission(url, required=False)
@@ -209,7 +207,7 @@ async def test_when_settle_returns_the_request_is_committed(
     assert rows == [("r1", "alice", 10, 5, 0.5, 0.75)]
 
 
-async def test_a_cancelled_request_is_stored_and_its_place_is_free(
+async def test_a_cancelled_request_is_stored_and_its_slot_is_free(
     admission: KeyAdmission, create: Callable[..., str]
 ) -> None:
     """A client that leaves cancels the task that is settling."""
@@ -289,7 +287,7 @@ async def test_the_budget_of_the_day_counts_what_the_name_used_before_it_had_one
     assert "60 tokens a day (UTC)." in refused.error.message
 
 
-async def test_a_store_that_is_busy_delays_no_answer_for_ever(
+async def test_a_busy_store_does_not_block_answers(
     admission: KeyAdmission,
     create: Callable[..., str],
     url: str,

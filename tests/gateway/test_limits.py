@@ -135,7 +135,7 @@ async def test_the_day_begins_with_what_the_store_says_was_spent(limiter: Limite
     assert rate_limit_headers(second.balances)["x-ratelimit-remaining-tokens"] == "50"
 
 
-async def test_of_two_token_limits_the_headers_tell_the_tighter(limiter: Limiter) -> None:
+async def test_headers_state_the_tighter_of_two_token_limits(limiter: Limiter) -> None:
     """And both refuse."""
     key = a_key(tokens_per_minute=1000, tokens_per_day=1500)
     first = await limiter.admit(key, 0)
@@ -197,7 +197,7 @@ async def test_a_budget_is_exceeded_by_at_most_what_was_running(limiter: Limiter
 # --- time -----------------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_used_leaves_the_minute_after_at_least_sixty_seconds() -> None:
+def test_used_tokens_leave_the_minute_after_at_least_sixty_seconds() -> None:
     """And the wait is until some of the limit is free, not all of it."""
     used = {MINUTE.slot(NOON): 600, MINUTE.slot(NOON + 30): 500}
     now = NOON + 40
@@ -217,7 +217,7 @@ def test_a_day_ends_at_midnight_utc() -> None:
     assert balance(DAY, 1000, used, 0, NOON + 43200).remaining == 1000
 
 
-async def test_in_memory_a_minute_later_the_tokens_are_back() -> None:
+async def test_in_memory_tokens_are_available_again_after_a_minute() -> None:
     """The old slots are forgotten."""
     now = [NOON]
     budgets = MemoryBudgets(lambda: now[0])
@@ -253,7 +253,7 @@ async def test_in_redis_old_slots_and_reservations_of_killed_workers_end(redis_a
     await limiter.aclose()
 
 
-async def test_limits_go_on_after_a_restart_of_redis(redis_address: str) -> None:
+async def test_limits_continue_after_a_restart_of_redis(redis_address: str) -> None:
     """It has forgotten the scripts and the counts."""
     from redis.asyncio import Redis
 

@@ -153,7 +153,7 @@ def test_a_fault_before_the_first_byte_is_answered_by_another_host(tmp_path: Pat
                 one.reset()
 
 
-def test_no_host_is_an_error_that_says_when_to_come_back(tmp_path: Path) -> None:
+def test_no_available_host_is_an_error_with_retry_after(tmp_path: Path) -> None:
     with gateway(tmp_path, config_of({"gone": "http://127.0.0.1:9"})) as running:
         answer = running.chat()
         assert (answer.status, answer.json["error"]["code"]) == (503, "no_host_available")
@@ -181,7 +181,7 @@ def test_a_drained_host_gets_no_new_requests_and_finishes_its_own(tmp_path: Path
         assert early.result().events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_hosts_come_and_go_by_request_without_losing_one(tmp_path: Path) -> None:
+def test_hosts_are_added_and_removed_without_losing_a_request(tmp_path: Path) -> None:
     with (
         FakeLMStudio(strict=False) as one,
         FakeLMStudio(strict=False) as other,
@@ -262,7 +262,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
             assert running.chat().status == 200
 
 
-def test_a_host_with_room_for_one_model_swaps_seldom(tmp_path: Path) -> None:
+def test_a_host_with_memory_for_one_model_rarely_switches(tmp_path: Path) -> None:
     """Requests for the loaded model go first; the others have their turn after `collate` seconds, whoever asks on."""
     with FakeLMStudio(strict=False, time_to_first_token=0.02) as fake:
         for name in ("first", "second"):
@@ -293,7 +293,7 @@ def test_a_host_with_room_for_one_model_swaps_seldom(tmp_path: Path) -> None:
             assert len([1 for name in ("first", "second") if fake.model(name).instances]) == 1
 
 
-def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_is_an_error_with_retry_after(tmp_path: Path) -> None:
     with FakeLMStudio(strict=False, time_to_first_token=0.5) as fake:
         text = config_of([fake], "[queue]\nmax_waiting = 2\n").replace('name = "a"', 'name = "a"\nparallel = 1')
         with gateway(tmp_path, text) as running:
@@ -326,7 +326,7 @@ def test_a_wait_has_a_limit_and_a_stream_has_heartbeats_while_it_waits(tmp_path:
             assert slow.result().text == "done"
 
 
-def test_a_client_that_leaves_gives_up_its_place_and_stops_the_model(tmp_path: Path) -> None:
+def test_a_disconnected_client_leaves_the_queue_and_stops_the_model(tmp_path: Path) -> None:
     with FakeLMStudio(strict=False, tokens_per_second=5) as fake:
         text = config_of([fake]).replace('name = "a"', 'name = "a"\nparallel = 1')
         with gateway(tmp_path, text) as running:
@@ -353,7 +353,7 @@ def test_a_client_that_leaves_gives_up_its_place_and_stops_the_model(tmp_path: P
                 time.sleep(0.02)
 
 
-def test_the_status_shows_places_in_the_queue(tmp_path: Path) -> None:
+def test_the_status_shows_positions_in_the_queue(tmp_path: Path) -> None:
     with FakeLMStudio(strict=False, time_to_first_token=0.7) as fake:
         text = config_of([fake]).replace('name = "a"', 'name = "a"\nparallel = 1')
         with gateway(tmp_path, text) as running, concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -368,7 +368,7 @@ def test_the_status_shows_places_in_the_queue(tmp_path: Path) -> None:
             assert all(future.result().status == 200 for future in asking)
 
 
-def test_models_are_loaded_and_unloaded_on_the_host_that_is_meant(tmp_path: Path) -> None:
+def test_models_are_loaded_and_unloaded_on_the_chosen_host(tmp_path: Path) -> None:
     with (
         FakeLMStudio(strict=False) as one,
         FakeLMStudio(strict=False) as other,

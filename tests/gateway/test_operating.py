@@ -93,7 +93,7 @@ def test_the_configuration_of_the_page_loads(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="SKIPPED: systemd is not installed (make system-packages)"
 )
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     """Unknown settings are warnings to systemd, which ignores them."""
     unit = (DEPLOY / "lmdeck-gateway.service").read_text()
     file = tmp_path / "lmdeck-gateway.service"

@@ -68,7 +68,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("start", [b"", b"POS", HEAD, HEAD + b"Content-Length: 10\r\nX-Slow"])
-def test_half_a_head_ends(running: GatewayProcess, start: bytes) -> None:
+def test_an_incomplete_head_is_refused(running: GatewayProcess, start: bytes) -> None:
     answer = answer_to(running, start)
     assert answer.startswith(b"HTTP/1.1 408 ") if start else answer == b""
     assert not start or b"limits.header_seconds" in answer
@@ -86,7 +86,7 @@ def test_a_connection_stays_open_between_requests(running: GatewayProcess) -> No
             time.sleep(pause)
 
 
-def test_half_a_body_ends(running: GatewayProcess) -> None:
+def test_an_incomplete_body_is_refused(running: GatewayProcess) -> None:
     """The connection ends as well: what came later would be the rest of the body."""
     answer = answer_to(running, HEAD + b"Content-Length: 1000\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -151,7 +151,7 @@ def test_smuggling_is_refused(fake: FakeLMStudio, running: GatewayProcess, case:
     assert not any("hidden" in request.path for request in fake.requests[before:])
 
 
-def test_a_second_request_in_the_same_bytes_is_its_own(running: GatewayProcess) -> None:
+def test_pipelined_requests_are_separate(running: GatewayProcess) -> None:
     whole = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(CHAT), CHAT)
     last = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(CHAT), CHAT)
     assert answer_to(running, whole + last).count(b"HTTP/1.1 200 ") == 2
@@ -228,7 +228,7 @@ def test_text_that_other_languages_cut_or_mark_is_read(fake: FakeLMStudio, runni
     assert (packed.status, "Content-Encoding" in packed.json["error"]["message"]) == (415, True)
 
 
-def test_a_slow_reader_is_cut_and_stalls_nobody(fake: FakeLMStudio, running: GatewayProcess) -> None:
+def test_a_slow_reader_is_disconnected_and_blocks_no_other(fake: FakeLMStudio, running: GatewayProcess) -> None:
     """What it does not read is bounded, and its slot is free again."""
     words = "word " * 400_000
     fake.when(lambda request: "long" in request.last_user).reply(words, tokens_per_second=None)

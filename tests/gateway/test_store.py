@@ -304,7 +304,7 @@ def test_a_forked_process_writes_with_its_own_thread_and_connection(store_url: s
     assert forked.stdout.split() == ["['after',", "'before',", "'child',", "'parent']"]
 
 
-def test_closing_writes_what_waits(store_url: str) -> None:
+def test_close_writes_pending_records(store_url: str) -> None:
     """And afterwards the store says that it is closed."""
     store = open_store(store_url)
     futures = [store.record(a_record(f"r{n}")) for n in range(2000)]
@@ -362,7 +362,7 @@ def test_tables_that_are_missing_are_an_error_of_the_store(store_url: str) -> No
                 store.record(a_record("r1")).result(30)
 
 
-def test_tables_of_others_are_left_alone(store_url: str) -> None:
+def test_foreign_tables_are_left_unchanged(store_url: str) -> None:
     """The store may share a database."""
     execute(store_url, "CREATE TABLE usage (n INTEGER)", "INSERT INTO usage VALUES (7)")
     with open_store(store_url) as store:
@@ -407,7 +407,7 @@ def test_the_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_reported(tmp_path: Path) -> None:
     """And a folder that is not there, and a folder in its place."""
     (tmp_path / "notes.txt").write_text("This is not a database, and it is long enough to be looked at." * 20)
     with pytest.raises(ConfigurationError, match=r"notes\.txt cannot be read: file is not a database"):
@@ -466,7 +466,7 @@ def test_writes_and_reads_go_on_after_a_lost_connection(postgres_url: str) -> No
         assert store.usage([])[0].requests == 2
 
 
-def test_a_user_who_may_not_create_tables_is_told_so(postgres_url: str) -> None:
+def test_a_missing_permission_to_create_tables_is_reported(postgres_url: str) -> None:
     """As is usual since PostgreSQL 15."""
     name = postgres_url.rpartition("/")[2]
     execute(postgres_url, f"CREATE ROLE guest_{name} LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC")

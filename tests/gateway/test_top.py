@@ -50,7 +50,7 @@ def top(running: GatewayProcess) -> Iterator[Screen]:
         yield screen
 
 
-def test_top_shows_what_goes_on_and_acts_on_it(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_top_shows_and_controls_requests_and_hosts(fake: FakeLMStudio, tmp_path: Path) -> None:
     """Two hosts of which one goes down, open requests, a stop, a drain, and the way out."""
     fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 120.0)
     answers: list[Answer] = []
@@ -87,7 +87,7 @@ def test_top_shows_what_goes_on_and_acts_on_it(fake: FakeLMStudio, tmp_path: Pat
     assert [answer.events[-1]["error"]["code"] for answer in answers] == ["cancelled"] * 2
 
 
-def test_top_survives_a_gateway_that_is_away(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_top_survives_a_gateway_that_does_not_answer(fake: FakeLMStudio, tmp_path: Path) -> None:
     """What was known stays on the screen, and the reason beside it."""
     with gateway(tmp_path, config_of([fake])) as running, top(running) as screen:
         screen.wait_until(lambda shown: "✓ up" in shown)
@@ -149,7 +149,7 @@ class _Operated(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def test_keys_act_on_what_is_still_there() -> None:
+def test_key_presses_act_only_on_existing_requests_and_hosts() -> None:
     """Not on the next request if the selected one has ended, nor on a host that was removed; and names may have spaces."""
     _Operated.hosts, _Operated.live, _Operated.asked = ["a b", "other"], ["req_one", "req_two"], []
     with ThreadingHTTPServer(("127.0.0.1", 0), _Operated) as server:

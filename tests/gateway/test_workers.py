@@ -94,7 +94,7 @@ def test_a_conversation_stays_on_its_host_whichever_process_serves(running: Gate
         assert len({answer.headers["x-lmdeck-host"] for answer in answers}) == 1
 
 
-def test_a_process_that_dies_gives_its_places_back(running: GatewayProcess) -> None:
+def test_a_dead_process_releases_its_slots(running: GatewayProcess) -> None:
     with ThreadPoolExecutor(8) as pool:
         streams = slow_streams(running, pool, 2)
         running.wait_until(lambda status: len([one for one in status["live"] if one["phase"] == "answering"]) == 2)

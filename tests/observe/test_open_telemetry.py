@@ -260,7 +260,7 @@ def test_a_failing_tool_and_a_run_that_is_left(fake: FakeLMStudio, recorder: Rec
     assert runs == [None, "abandoned"]
 
 
-def test_retries_cache_and_queue_are_seen(fake: FakeLMStudio, recorder: Recorder) -> None:
+def test_retries_cache_and_queue_are_recorded(fake: FakeLMStudio, recorder: Recorder) -> None:
     fake.fail("server_error").reply("Hello.")
     with lm(fake.base_url, retry_attempts=2, cache="memory:") as client, recorder.observe(client):
         for _ in range(2):

@@ -82,7 +82,7 @@ CHAT = (
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100_000])
-def test_how_the_bytes_are_cut_does_not_matter(size: int) -> None:
+def test_the_result_does_not_depend_on_how_bytes_are_split(size: int) -> None:
     asked = chat()
     pieces = [CHAT[start : start + size] for start in range(0, len(CHAT), size)]
     *said, last, done = values(relayed(asked, *pieces))
@@ -94,7 +94,7 @@ def test_how_the_bytes_are_cut_does_not_matter(size: int) -> None:
     assert all(each["x_own"] == 1 for each in said)
 
 
-def test_a_chunk_that_needs_no_repair_goes_on_byte_for_byte() -> None:
+def test_a_chunk_that_needs_no_repair_is_forwarded_byte_for_byte() -> None:
     choices = b'"choices":[{"index":0,"delta":{"content":"\\u00e9"}}]'
     odd = b'data: {"id":"c1", "object":"chat.completion.chunk","created":1,"model":"m",%s}\n\n' % choices
     assert relayed(chat(), odd, chunk({}, "stop")).startswith(odd)
@@ -121,7 +121,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("more", [{}, {"usage": None}, {"timings": {"content": "a"}}])
-def test_equal_chunks_with_other_texts_go_on_byte_for_byte(more: dict[str, Any]) -> None:
+def test_equal_chunks_with_other_texts_are_forwarded_byte_for_byte(more: dict[str, Any]) -> None:
     """Also where a text is a name or a value of the chunk itself."""
     chunks = [chunk({"content": word}, **more) for word in WORDS]
     assert relayed(chat(), *chunks, chunk({}, "stop")).startswith(b"".join(chunks))
@@ -160,13 +160,13 @@ def test_what_does_not_only_continue_the_text_is_not_read_as_such() -> None:
     assert reader.continue_text(one) is None
 
 
-def test_text_goes_on_before_the_next_bytes_come() -> None:
+def test_text_is_forwarded_before_the_next_bytes_arrive() -> None:
     reader = chat().reader(200, STREAMED)
     reader.feed(chunk({"content": "Hel"}))
     assert values(reader.take())[0]["choices"][0]["delta"]["content"] == "Hel"
 
 
-def test_an_answer_in_one_piece_becomes_a_stream_and_a_stream_one_piece() -> None:
+def test_a_complete_answer_becomes_a_stream_and_the_reverse() -> None:
     message = {"role": "assistant", "content": f"Look: {CALL}", "annotations": []}
     whole = {
         **HEAD,
@@ -209,7 +209,7 @@ def test_calls_in_both_forms_count_once() -> None:
         (b"<html>login</html>", MalformedStreamError),
     ],
 )
-def test_half_an_answer_raises(answer: bytes, kind: type[LMStudioError]) -> None:
+def test_an_incomplete_answer_raises(answer: bytes, kind: type[LMStudioError]) -> None:
     with pytest.raises(kind):
         relayed(chat(), answer)
 

@@ -85,7 +85,7 @@ def test_openai_completion(openai_client: OpenAI, engine: EngineServer) -> None:
     assert "Paris" in answer.choices[0].text
 
 
-def test_openai_embeddings_put_what_is_alike_together(openai_client: OpenAI, engine: EngineServer) -> None:
+def test_openai_embeddings_of_similar_texts_are_close(openai_client: OpenAI, engine: EngineServer) -> None:
     texts = ["A cat sleeps on the sofa.", "The kitten naps on a couch.", "Interest rates rose sharply in March."]
     answer = openai_client.embeddings.create(model=f"text-embedding-{engine.model}", input=texts)
     cat, kitten, rates = (entry.embedding for entry in answer.data)

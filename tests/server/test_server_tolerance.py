@@ -136,7 +136,7 @@ def test_the_fake_obeys_the_limit_of_tokens(stream: bool) -> None:
 
 
 @pytest.mark.engine
-def test_the_engine_counts_what_it_will_bill(engine: EngineServer) -> None:
+def test_the_engine_counts_tokens_as_usage_does(engine: EngineServer) -> None:
     """Exactly, in both forms, template and tools included."""
     look = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": SCHEMA}}
     with LMStudio(base_url=engine.base_url) as lm:

@@ -53,7 +53,7 @@ def test_native_listing(url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/models/nope", "/api/v0/models/nope"])
-def test_an_unknown_model_lists_those_on_hand(url: str, path: str) -> None:
+def test_an_unknown_model_is_refused_with_the_available_ones(url: str, path: str) -> None:
     answer = ask(url, "GET", path)
     assert answer.status == 404
     assert answer.json["error"]["code"] == "model_not_found"
@@ -366,13 +366,13 @@ def test_ending_the_server_ends_answers_in_progress_at_once() -> None:
     server.close()
 
 
-def test_a_taken_port_is_told_by_its_number(url: str) -> None:
+def test_a_port_in_use_is_reported_by_its_number(url: str) -> None:
     port = int(url.rpartition(":")[2])
     with pytest.raises(ConfigurationError, match=f"port {port}"):
         listen(port=port)
 
 
-def test_a_failure_nobody_foresaw_is_json_and_tells_nothing(
+def test_an_unexpected_failure_is_json_without_details(
     url: str, parrot: Parrot, caplog: pytest.LogCaptureFixture
 ) -> None:
     parrot.pieces = [RuntimeError("secret")]

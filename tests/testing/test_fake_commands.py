@@ -160,7 +160,7 @@ def judged(program: str, *faults: str, seconds: str) -> tuple[int, dict[str, str
     return done.returncode, {trial["fault"]: trial["outcome"] for trial in report["trials"]}
 
 
-def test_a_careful_program_is_told_so() -> None:
+def test_a_robust_program_passes_the_verdict() -> None:
     faults = ("cut", "hang", "crash", "trickle", "refuse", "unexpected_endpoint", "empty_reply")
     code, outcomes = judged(PROGRAM, *faults, seconds="60")
     assert code == 0
@@ -175,7 +175,7 @@ def test_a_careful_program_is_told_so() -> None:
     }
 
 
-def test_a_careless_program_is_told_what_it_does() -> None:
+def test_a_careless_program_gets_an_outcome_for_each_fault() -> None:
     code, outcomes = judged(CARELESS, "hang", "crash", "unexpected_endpoint", "trickle", seconds="10")
     assert code == 1
     assert outcomes == {
@@ -217,14 +217,14 @@ def test_the_same_program_is_tried_with_repaired_answers() -> None:
     assert "with lmdeck run: 1 reported" in shown
 
 
-def test_a_program_that_fails_anyway_is_refused() -> None:
+def test_a_program_that_fails_without_faults_is_refused() -> None:
     done = run("verdict", "--", sys.executable, "-c", "raise SystemExit('no')")
     assert done.returncode == 2
     assert "without any fault" in done.stderr
     assert run("verdict", "--", "no-such-program").returncode == 2
 
 
-def test_the_table_is_for_people() -> None:
+def test_the_verdict_is_a_table() -> None:
     done = run(
         "verdict", "--fault", "cut", "--fault", "trickle", "--", sys.executable, "-c", PROGRAM, COLUMNS="120", **LIMITS
     )

@@ -81,7 +81,7 @@ def fake(shared: FakeLMStudio) -> FakeLMStudio:
     return shared
 
 
-def test_there_are_enough_of_them_each_with_a_sentence() -> None:
+def test_every_fault_has_a_description() -> None:
     assert len(FAULTS) >= 50
     assert sum(name.startswith("context_overflow") for name in FAULTS) == 5
     for name, fault in FAULTS.items():

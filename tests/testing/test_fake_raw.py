@@ -31,7 +31,7 @@ def said(fake: FakeLMStudio, body: object) -> tuple[int, http.client.HTTPMessage
         return answer.status, answer.headers, answer.read()
 
 
-def test_bytes_go_as_they_are(fake_lmstudio: FakeLMStudio) -> None:
+def test_raw_bytes_are_sent_unchanged(fake_lmstudio: FakeLMStudio) -> None:
     fake_lmstudio.raw(b"\xff", b"\x00{", status=218, content_type="text/odd", headers={"X-Odd": "yes"})
     status, headers, body = said(fake_lmstudio, ASKED)
     assert (status, body) == (218, b"\xff\x00{")
@@ -78,7 +78,7 @@ def test_a_wait_ends_when_the_client_leaves(fake_lmstudio: FakeLMStudio) -> None
     fake_lmstudio.close()
 
 
-def test_functions_give_bytes_too() -> None:
+def test_functions_may_return_bytes() -> None:
     with FakeLMStudio() as fake, fake.client() as client:
         fake.respond(lambda request: RawAnswer.frames(chunk(request.last_user.upper(), "stop")))
         fake.respond(lambda _: RawAnswer.frames(chunk("Hel"), done=False))
@@ -111,13 +111,13 @@ def test_refusals_and_faults_at_a_path(fake_lmstudio: FakeLMStudio) -> None:
             client.models.list()
 
 
-def test_a_rule_of_requests_leaves_listings_alone(fake_lmstudio: FakeLMStudio) -> None:
+def test_a_rule_of_requests_does_not_affect_model_lists(fake_lmstudio: FakeLMStudio) -> None:
     fake_lmstudio.when(lambda _: True).body({"odd": 1})
     with fake_lmstudio.client() as client:
         assert client.models.list()
 
 
-def test_words_at_a_path_are_an_answer_like_any_other(fake_lmstudio: FakeLMStudio) -> None:
+def test_a_text_at_a_path_is_a_regular_answer(fake_lmstudio: FakeLMStudio) -> None:
     fake_lmstudio.at(CHAT).reply("Hello.")
     with fake_lmstudio.client() as client:
         assert client.chat().user("Hi").send().content == "Hello."

@@ -49,7 +49,7 @@ def cassette(tmp_path: Path) -> Path:
     return path
 
 
-def test_true_bytes_and_no_secrets_are_kept(cassette: Path) -> None:
+def test_recordings_have_the_bytes_and_no_secrets(cassette: Path) -> None:
     assert "s3cret" not in cassette.read_text(encoding="utf-8")
     exchanges = load(cassette)
     assert [exchange.path for exchange in exchanges].count("/v1/chat/completions") == 4

@@ -195,7 +195,7 @@ def test_a_body_nested_without_end_is_passed_on_and_recorded(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "target", ["/a%2Fb%3Fq%23f", "/v1/models/a%20b?x=%41", "//v1/models", "/v1/%E4%BD%A0", "/a;b=1"]
 )
-def test_the_path_goes_on_as_it_came(tmp_path: Path, target: str) -> None:
+def test_the_path_is_forwarded_unchanged(tmp_path: Path, target: str) -> None:
     seen: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -219,7 +219,7 @@ def test_the_path_goes_on_as_it_came(tmp_path: Path, target: str) -> None:
     "form", ["@127.0.0.1:{port}/x", "http://127.0.0.1:{port}/x", ".evil.example/x", ":{port}/x", "*"]
 )
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
-def test_a_recorder_asks_nobody_but_its_upstream(tmp_path: Path, form: str, method: str) -> None:
+def test_a_recorder_forwards_only_to_its_upstream(tmp_path: Path, form: str, method: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, recording(tmp_path / "c") as (fake, url):
         other.setblocking(False)
         target = form.format(port=other.getsockname()[1])
@@ -290,7 +290,7 @@ def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: 
         assert post(url, "/v1/chat/completions", b" " * 2000)[0] == 413
 
 
-def test_a_name_that_is_allowed_is_answered() -> None:
+def test_an_allowed_host_name_is_accepted() -> None:
     def asked(fake: FakeLMStudio, host: str) -> int:
         port = urlsplit(fake.base_url).port
         request = f"GET /v1/models HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()

@@ -179,7 +179,7 @@ def hostile() -> Reply:
     )
 
 
-def test_whatever_an_answer_holds_is_stored_and_given_back(database: str) -> None:
+def test_any_answer_is_stored_and_read_back(database: str) -> None:
     mine = conversation(database)
     mine.add_user(BAD)
     mine.add_system(BAD)
@@ -207,7 +207,7 @@ def test_whatever_an_answer_holds_is_stored_and_given_back(database: str) -> Non
 
 
 @pytest.mark.parametrize("ended", ["stopped", "cut", "failed"])
-def test_an_answer_that_was_broken_off_is_stored_as_such(database: str, ended: str) -> None:
+def test_an_interrupted_answer_is_stored_as_such(database: str, ended: str) -> None:
     mine = conversation(database)
     mine.add_user("Tell me.")
     mine.add(Reply(content="Once", problems=[Problem(ended, "It ended.")]))
@@ -220,7 +220,7 @@ def test_an_answer_that_was_broken_off_is_stored_as_such(database: str, ended: s
     assert sent[1].content.startswith("Once")
 
 
-def test_what_is_added_to_a_conversation_that_was_removed_is_let_go(database: str) -> None:
+def test_turns_added_to_a_removed_conversation_are_dropped(database: str) -> None:
     mine = conversation(database)
     Conversation.objects.using(database).filter(pk=mine.pk).delete()
     assert mine.add(Reply(content="late", finish_reason="stop")) == []

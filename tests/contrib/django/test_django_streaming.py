@@ -45,7 +45,7 @@ def wait_for_end(running: Site) -> list[str]:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_no_part_of_the_way_may_hold_tokens_back(running: Site, view: str) -> None:
+def test_no_part_of_the_server_buffers_tokens(running: Site, view: str) -> None:
     with running.get(f"/{view}/?q=slow", **{"Accept-Encoding": "gzip"}) as file:
         head = head_of(file)
         assert head["status"] == "200"
@@ -100,7 +100,7 @@ def test_a_failed_answer_ends_with_its_error(running: Site) -> None:
     assert wait_for_end(running) == [f"cut {said[:20].strip()}"]
 
 
-def test_silence_is_filled_where_a_server_must_write_to_notice(running: Site) -> None:
+def test_comments_are_sent_where_a_server_must_write_to_notice_a_disconnect(running: Site) -> None:
     with running.get("/sync_lm/?q=late") as file:
         lines = list(file)
     assert any(line.startswith(b":") for line in lines) == (running.kind != "uvicorn")
@@ -108,7 +108,7 @@ def test_silence_is_filled_where_a_server_must_write_to_notice(running: Site) ->
     wait_for_end(running)
 
 
-def test_the_servers_have_nothing_to_complain_of(running: Site) -> None:
+def test_the_servers_log_no_errors(running: Site) -> None:
     log = running.log.read_text(encoding="utf-8")
     assert "Traceback" not in log, log
     assert "never awaited" not in log, log
@@ -145,7 +145,7 @@ def test_other_pages_are_written_for_as_well(encoding: str, sign: str) -> None:
         stream_response(lm.chat().user("Hi"), encoding="morse")
 
 
-def test_a_wrong_call_is_told_and_kept() -> None:
+def test_an_invalid_call_is_reported_and_stored() -> None:
     ends: list[Reply] = []
     wrong = Answer(calls=(PlannedCall(name="get_weather", arguments='{"town": 3}'),))
     with project() as fake:
@@ -188,7 +188,7 @@ def test_a_run_that_was_cut_while_the_model_thought_keeps_the_thought_with_its_r
     assert [message.role for message in ends[0].messages] == ["assistant", "tool"]
 
 
-def test_a_fault_of_the_sites_own_is_told_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_site_is_reported_without_its_message(caplog: pytest.LogCaptureFixture) -> None:
     def approve(_: object) -> bool:
         raise RuntimeError("a secret of the site")
 

@@ -60,7 +60,7 @@ def test_the_start_names_the_model_and_offers_examples(page: Any) -> None:
     finished(page)
 
 
-def test_an_answer_is_shown_as_it_was_meant(page: Any) -> None:
+def test_an_answer_is_rendered(page: Any) -> None:
     answer = ask(
         page,
         "say 1. one\n\n2. two\n\n   ```python\n   x = 1\n   ```\n3. three\n\n| a | b |\n|---|--:|\n| <br> | `c` |\n\n> quoted",
@@ -125,7 +125,7 @@ def test_code_and_answers_can_be_copied(page: Any) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == "Look:\n\n```python\nif a < b:\n    print(1)\n```"
 
 
-def test_a_question_is_asked_again_or_otherwise(page: Any, fake: FakeLMStudio) -> None:
+def test_a_question_is_repeated_or_edited(page: Any, fake: FakeLMStudio) -> None:
     ask(page, "say first")
     finished(page)
     ask(page, "say second")
@@ -192,7 +192,7 @@ def test_the_end_follows_until_the_visitor_scrolls_up(page: Any) -> None:
 
 
 @EVERY_SERVER
-def test_stopped_and_failed_answers_are_marked_for_good(page: Any, fake: FakeLMStudio) -> None:
+def test_stopped_and_failed_answers_stay_marked(page: Any, fake: FakeLMStudio) -> None:
     answer = ask(page, "endless")
     expect(answer).to_contain_text("la la")
     until(lambda: fake.in_progress == 1)

@@ -171,7 +171,7 @@ def test_a_call_waits_runs_when_it_is_allowed_and_is_stored_with_its_result(
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool"]
 
 
-def test_of_many_who_decide_at_once_one_is_first(browser: Browser, fake: FakeLMStudio) -> None:
+def test_only_the_first_of_simultaneous_decisions_counts(browser: Browser, fake: FakeLMStudio) -> None:
     """The others learn that it no longer waits."""
     fake.tool_call("pay", amount=5)
     fake.reply("It is paid.")
@@ -196,7 +196,7 @@ def test_of_many_who_decide_at_once_one_is_first(browser: Browser, fake: FakeLMS
     assert PAID == [5]
 
 
-def test_a_refusal_is_told_to_the_model_and_shown(browser: Browser, fake: FakeLMStudio) -> None:
+def test_a_refusal_is_sent_to_the_model_and_shown(browser: Browser, fake: FakeLMStudio) -> None:
     """With its reason."""
     fake.tool_call("pay", amount=5)
     fake.reply("As you wish.")
@@ -232,7 +232,7 @@ def test_wrong_decisions_change_nothing(browser: Browser, fake: FakeLMStudio) ->
     assert PAID == [5]
 
 
-def test_a_new_question_gives_the_waiting_calls_up(browser: Browser, fake: FakeLMStudio) -> None:
+def test_a_new_question_discards_the_waiting_calls(browser: Browser, fake: FakeLMStudio) -> None:
     """The model does not hear of them."""
     fake.tool_call("pay", amount=5)
     fake.reply("Hello.")
@@ -244,7 +244,7 @@ def test_a_new_question_gives_the_waiting_calls_up(browser: Browser, fake: FakeL
     assert PAID == []
 
 
-def test_it_waits_again(browser: Browser, fake: FakeLMStudio) -> None:
+def test_a_resumed_run_may_pause_again(browser: Browser, fake: FakeLMStudio) -> None:
     """Each further answer with calls."""
     fake.tool_call("pay", amount=5)
     fake.tool_call("pay", amount=7)

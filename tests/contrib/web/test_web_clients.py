@@ -65,7 +65,7 @@ def test_fastapi_without_lifespan_says_so() -> None:
         client.get("/ask")
 
 
-def test_fastapi_lets_in_whom_auth_lets_in_and_keeps_them_apart(lm_studio: FakeLMStudio, tmp_path: Path) -> None:
+def test_fastapi_authenticates_users_and_separates_them(lm_studio: FakeLMStudio, tmp_path: Path) -> None:
     async def user(x_user: Annotated[str, Header()] = "") -> str:
         if not x_user:
             raise HTTPException(401)
@@ -87,7 +87,7 @@ def test_fastapi_lets_in_whom_auth_lets_in_and_keeps_them_apart(lm_studio: FakeL
         assert 'data-ask="/chat/ask"' in document
 
 
-def test_without_a_store_the_page_remembers(lm_studio: FakeLMStudio) -> None:
+def test_without_a_store_the_page_keeps_the_history(lm_studio: FakeLMStudio) -> None:
     app = FastAPI(lifespan=lifespan(base_url=lm_studio.base_url))
     app.include_router(router(auth=None))
     before = [

@@ -25,7 +25,7 @@ def hasty() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
     """Each store has a lock of its own, as each process has."""
     stores = [Conversations(tmp_path / "kept.sqlite3") for _ in range(4)]
     begun = stores[0].ask(PageQuestion(text="Hello"), "ada")

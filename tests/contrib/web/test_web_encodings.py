@@ -244,7 +244,7 @@ def test_vercel_s_own_request_is_read() -> None:
         ]}, {"role": "user", "content": "", "parts": []}]},
     ],
 )  # fmt: skip
-def test_a_request_that_is_none_is_refused(encoding: str, body: object) -> None:
+def test_an_invalid_request_is_refused(encoding: str, body: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(encoding, body)
     assert caught.value.hint

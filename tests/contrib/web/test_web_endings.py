@@ -102,7 +102,7 @@ def test_an_answer_is_stored_as_it_ended_and_not_sent_back_as_a_whole_turn(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_that_remembers_itself_says_what_was_broken_off(kind: str, fake: FakeLMStudio) -> None:
+def test_a_page_with_its_own_history_marks_interrupted_answers(kind: str, fake: FakeLMStudio) -> None:
     before = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "half", "ended": "stopped"}]
     with serving(kind, fake, auth=None) as url:
         assert call(url, "POST", "/ask", {"text": "b", "messages": before})[0] == 200
@@ -181,7 +181,7 @@ def test_a_failing_on_end_is_an_error_event_and_the_answer_was_shown(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_end_is_told_once_before_the_last_event(kind: str, fake: FakeLMStudio) -> None:
+def test_on_end_is_called_once_before_the_last_event(kind: str, fake: FakeLMStudio) -> None:
     told: list[Reply] = []
     with streaming(kind, fake, told.append) as url:
         body = call(url, "GET", "/say?q=Hi")[2]

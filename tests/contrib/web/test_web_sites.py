@@ -71,7 +71,7 @@ def test_an_answer_streams_and_is_kept(url: str) -> None:
     assert call(url, "GET", f"/conversations/{key}/").status == 404
 
 
-def test_a_conversation_goes_on_with_its_tools(url: str, fake: FakeLMStudio) -> None:
+def test_a_conversation_continues_with_its_tools(url: str, fake: FakeLMStudio) -> None:
     response = call(url, "POST", "/ask", {"text": "use the tool"})
     key = response.headers["x-conversation"]
     told = events(response)
@@ -104,7 +104,7 @@ def test_a_call_that_failed_is_kept_as_one(url: str) -> None:
     assert "nobody_has_it" in shown["content"]
 
 
-def test_an_error_is_told_as_an_event_with_what_to_do(url: str) -> None:
+def test_an_error_is_an_event_with_its_hint(url: str) -> None:
     told = events(call(url, "POST", "/ask", {"text": "cut"}))
     assert told[-1]["type"] == "error"
     assert told[-1]["hint"]
@@ -122,7 +122,7 @@ def test_a_wrong_question_is_refused(url: str, body: object, said: str) -> None:
     assert error["hint"]
 
 
-def test_another_ones_conversation_is_not_there(url: str) -> None:
+def test_the_conversation_of_another_user_is_not_found(url: str) -> None:
     assert call(url, "POST", "/ask", {"text": "x", "conversation": "somebody-elses"}).status == 404
     assert call(url, "GET", "/static/..%2f..%2fconf.py").status == 404
     assert call(url, "GET", "/static/nothing.js").status == 404

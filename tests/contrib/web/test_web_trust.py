@@ -154,7 +154,7 @@ def test_a_foreign_page_runs_no_tool_and_reads_nothing(kind: str, fake: FakeLMSt
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_site_has_the_names_that_it_is_given(kind: str, fake: FakeLMStudio) -> None:
+def test_a_site_answers_to_its_allowed_hosts(kind: str, fake: FakeLMStudio) -> None:
     with serving(kind, fake, auth=None, allowed_hosts=["chat.example.org", ".inside.example.org"]) as url:
         for host, status in (("chat.example.org", 200), ("a.inside.example.org:443", 200), ("example.org", 400)):
             assert (call(url, "GET", "/", Host=host)[0], host) == (status, host)
@@ -163,7 +163,7 @@ def test_a_site_has_the_names_that_it_is_given(kind: str, fake: FakeLMStudio) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_strangers_are_answered_401_everywhere(kind: str, fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_unauthenticated_requests_are_401_everywhere(kind: str, fake: FakeLMStudio, tmp_path: Path) -> None:
     with serving(kind, fake, conversations=tmp_path / "c.sqlite3") as url:
         for user in ("none", "empty", "anonymous"):
             for method, path in (
@@ -241,7 +241,7 @@ def test_a_body_without_end_is_refused(kind: str, is_chunked: bool, fake: FakeLM
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_deep_body_and_a_nul_are_the_sender_s_mistake(kind: str, fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_a_deep_body_and_a_nul_are_errors_of_the_client(kind: str, fake: FakeLMStudio, tmp_path: Path) -> None:
     deep = b'{"text": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with serving(kind, fake, auth=None, conversations=tmp_path / "c") as url:
         for body in (
@@ -275,7 +275,7 @@ def test_every_answer_has_the_headers_of_a_page(kind: str, fake: FakeLMStudio, t
         assert " on" not in page.lower().replace(" one", "").partition("<body")[2].split(">", 1)[0]
 
 
-def test_the_file_of_conversations_is_for_its_owner_alone(fake: FakeLMStudio, tmp_path: Path) -> None:
+def test_the_file_of_conversations_is_readable_by_its_owner_only(fake: FakeLMStudio, tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite3"
     with serving("flask", fake, auth=None, conversations=path) as url:
         assert call(url, "POST", "/ask", {"text": "Hi"})[0] == 200
