@@ -103,7 +103,7 @@ def test_a_batch_from_its_file_to_its_answers(tmp_path: Path) -> None:
 
 FAULTY: list[tuple[list[Any], list[str]]] = [
     (["no json", row(1, "a")], ["not JSON"]),
-    ([row(0, "a"), row(0, "b")], ["'row 0' is that of another request"]),
+    ([row(0, "a"), row(0, "b")], ["'row 0' is used by another request"]),
     ([{**row(0, "a"), "url": "/v1/embeddings"}], ["not the batch's endpoint"]),
     ([{**row(0, "a"), "method": "GET"}], ["`method` is not 'POST'"]),
     ([{**row(0, "a"), "body": 3}], ["`body` is not a JSON object"]),
