@@ -7,14 +7,15 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateways import MODEL, PATIENCE, Answer, config_of, gateway
 from lmdeck.testing import FakeLMStudio
-from loopback import DONE, SSE_HEAD, Loopback, Request, chunk, completion, http_chunks, json_answer
+from loopback import CLOSE, DONE, RESET, SSE_HEAD, Loopback, Request, Step, chunk, completion, http_chunks, json_answer
 from ports import free_port
 
 FAST_PROBES = "[routing]\npoll = 0.2\nprobe = 0.1\n"
@@ -151,6 +152,46 @@ def test_a_fault_before_the_first_byte_is_answered_by_another_host(tmp_path: Pat
                     assert (answer.text if stream else content(answer)) == f"You said: {text}"
                 assert "2" in {answer.headers["x-lmdeck-attempts"] for answer in answers}, fault
                 one.reset()
+
+
+MCP = {"type": "mcp", "server_label": "files", "server_url": "https://files.example/mcp"}
+HI = [{"role": "user", "content": "Hi"}]
+WITH_EFFECTS: dict[str, dict[str, object]] = {
+    "/v1/responses": {"input": "Hi", "tools": [MCP]},
+    "/v1/messages": {"messages": HI, "max_tokens": 9, "mcp_servers": [{"type": "url", "url": "https://files.example"}]},
+    "/api/v1/chat": {"input": "Hi", "integrations": ["mcp/mail"]},
+}
+FAILURES: dict[str, list[Step]] = {
+    "a failure": json_answer({"error": {"type": "internal_error", "message": "fetch failed"}}, 500),
+    "a crash": json_answer({"error": "The model has crashed."}, 400),
+    "a reset": [RESET],
+    "half a head": [b"HTTP/1.1 200 OK\r\nContent-Le", CLOSE],
+}
+
+
+def test_a_request_for_which_a_host_runs_tools_is_sent_to_one_host(tmp_path: Path) -> None:
+    """What failed may have run them; the same request without them goes to another host."""
+    listing = json_answer({"models": [{"type": "llm", "key": MODEL, "loaded_instances": [{"id": MODEL}]}]})
+    now = [FAILURES["a failure"]]
+    routes: dict[str, Any] = {"/api/v1/models": listing, **dict.fromkeys(WITH_EFFECTS, lambda _: now[0])}
+    with (
+        Loopback(routes=routes) as one,
+        Loopback(routes=routes) as other,
+        gateway(tmp_path, config_of({"a": one.url, "b": other.url}, "[routing]\nfaults = 1000\n")) as running,
+    ):
+
+        def sent(path: str, body: Mapping[str, object]) -> int:
+            before = [len(each.requests) for each in (one, other)]
+            assert running.request("POST", path, {"model": MODEL, **body}).status >= 400
+            after = [each.requests[start:] for each, start in zip((one, other), before, strict=True)]
+            return sum(request.path == path for requests in after for request in requests)
+
+        for name, failure in FAILURES.items():
+            now[0] = failure
+            for path, body in WITH_EFFECTS.items():
+                for stream in (False, True):
+                    assert sent(path, {**body, "stream": stream}) == 1, (name, path)
+            assert sent("/v1/responses", {"input": "Hi"}) > 1, name
 
 
 def test_no_available_host_is_an_error_with_retry_after(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ from lmdeck.gateway.routing import HostSlot, Router, SlotRequest
 from lmdeck.gateway.sticky import conversation_key, response_key
 from lmdeck.relay import RelayReader, begin_request, pass_on
 from lmdeck.stats import Usage
-from lmdeck.web.trust import SAFE_METHODS
 
 __all__ = ["Dispatcher", "read_on"]
 
@@ -281,8 +280,7 @@ def _error_for_client(host: str, error: LMStudioError) -> LMStudioError:
 
 def _may_be_repeated(request: GatewayRequest, error: LMStudioError) -> bool:
     """Whether another attempt may succeed, and repeating the request does no harm."""
-    has_effects = request.relay is None and request.method not in SAFE_METHODS
-    return (error.retryable or isinstance(error, _ELSEWHERE)) and not (has_effects and may_have_begun(error))
+    return (error.retryable or isinstance(error, _ELSEWHERE)) and not (request.has_effects and may_have_begun(error))
 
 
 def _title(name: str) -> str:

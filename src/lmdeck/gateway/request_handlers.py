@@ -9,10 +9,12 @@ from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from lmdeck._requests.chat import runs_tools_on_server
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Admission, Principal, RequestOutcome
 from lmdeck.gateway.config import Config
 from lmdeck.relay import Kind, RelayRequest, Route
+from lmdeck.web.trust import SAFE_METHODS
 
 __all__ = ["AnyGateway", "Chunks", "GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory", "HostChunks"]
 
@@ -50,6 +52,15 @@ class GatewayRequest(Struct, kw_only=True):
     def kind(self) -> Kind:
         """The wire format."""
         return self.route.kind
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether sending the request twice would do something twice.
+        Requests that are passed on unchanged may, and those for which the host runs tools.
+        """
+        if self.relay is None:
+            return self.method not in SAFE_METHODS
+        return runs_tools_on_server(self.relay.body)
 
     @property
     def streams(self) -> bool:
