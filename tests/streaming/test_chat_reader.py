@@ -747,3 +747,41 @@ def test_an_event_that_only_continues_the_text_is_read_as_such() -> None:
     assert target.partial().content == "abcd"
     assert target.partial().raw == [event(each)[6:-2] for each in "abcd"]
     assert target.continue_text(event("e" * 300), (head, tail), chunks) == ""
+
+
+def written_chunk(text: bytes, more: bytes = b"") -> bytes:
+    """Return an event with a text as its bytes stand in the JSON, and more members behind the choices."""
+    return (
+        b'data: {"id":"c","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":"'
+        + text
+        + b'"},"finish_reason":null}]'
+        + more
+        + b"}\n\n"
+    )
+
+
+@pytest.mark.parametrize("name", [b"usage", b"stats", b"timings"])
+def test_figures_that_are_not_utf8_cost_no_answer(name: bytes) -> None:
+    broken = b',"' + name + b'":{"text":"\xff"}'
+    reply, _ = read(written_chunk(b"Hi", broken), b"data: [DONE]\n\n", headers=SSE)
+    assert reply.content == "Hi"
+
+
+@pytest.mark.parametrize("text", [b"\\x", b"\xff"])
+def test_a_broken_text_is_found_behind_events_that_differ_only_in_their_text(text: bytes) -> None:
+    """Such events are decoded as one string each, this one as a whole again."""
+    words = [written_chunk(word) for word in (b"one", b"two", b"three", b"four")]
+    with pytest.raises(MalformedStreamError, match="Event 5"):
+        read(*words, written_chunk(text), headers=SSE)
+
+
+def test_half_a_surrogate_pair_in_a_broken_event_does_not_hide_that_it_is_broken() -> None:
+    with pytest.raises(MalformedStreamError, match="Event 1"):
+        read(written_chunk(b"\\ud83d", b',"id":[5]'), headers=SSE)
+
+
+def test_one_delta_may_go_on_with_a_call_and_begin_another() -> None:
+    first = {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":'}}
+    rest, second = {"index": 0, "function": {"arguments": " 1}"}}, {"index": 1, "id": "b", "function": {"name": "g"}}
+    reply, _ = read(chunk({"tool_calls": [first]}), chunk({"tool_calls": [rest, second]}, "tool_calls"), headers=SSE)
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("f", {"x": 1}), ("g", {})]

@@ -82,3 +82,28 @@ def test_a_call_of_the_server_has_its_arguments_where_they_can_be_read(arguments
 def test_an_event_that_holds_an_error_ends_the_answer_whatever_its_type(translator: Translator) -> None:
     with pytest.raises(APIError, match="out of memory"):
         read(translator, {"type": "engine.failed", "error": {"message": "out of memory"}})
+
+
+def test_blocks_of_anthropic_may_begin_with_their_text_and_hold_calls_of_the_server() -> None:
+    call = {"type": "server_tool_use", "id": "s1", "name": "search", "input": {"q": 1}}
+    reply = read(
+        AnthropicTranslator(),
+        {"type": "content_block_start", "index": 0, "content_block": call},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "It rains."}},
+        stopped("end_turn"),
+        END,
+    )
+    assert reply.content == "It rains."
+    assert [(call.name, call.arguments) for call in reply.server_calls] == [("search", {"q": 1})]
+
+
+@pytest.mark.parametrize(("written", "reason"), [(4, "length"), (3, "stop")])
+def test_an_end_without_output_keeps_what_the_deltas_brought(written: int, reason: str) -> None:
+    """And a native answer that is as long as its limit was cut off by it."""
+    result = {"model_instance_id": "m", "stats": {"total_output_tokens": written}}
+    reply = read(
+        NativeTranslator(4),
+        {"type": "message.delta", "content": "It rains."},
+        {"type": "chat.end", "result": result},
+    )
+    assert (reply.content, reply.finish_reason) == ("It rains.", reason)
