@@ -18,8 +18,8 @@ import pytest
 
 from asking import Way, alm, lm
 from lmdeck import AsyncLMStudio, ConnectionLostError, LMStudio, LMStudioError, MalformedStreamError
-from lmdeck._transport import aiohttp as aiohttp_transport
 from lmdeck._transport import urllib3 as urllib3_transport
+from lmdeck._transport.aiohttp import response as aiohttp_response
 from lmdeck._transport.urllib3 import pools
 from loopback import (
     CLOSE,
@@ -103,7 +103,7 @@ def test_an_answer_ends_with_its_end_mark(is_async: bool, name: str, monkeypatch
     """After `[DONE]` the framing has a moment to end; a connection on which it does not is not used again."""
     answer, connections = STREAM_ENDS[name]
     if name == "late":
-        for module in (aiohttp_transport, urllib3_transport):
+        for module in (aiohttp_response, urllib3_transport):
             monkeypatch.setattr(module, "DRAIN_SECONDS", PATIENCE)
     way = Way(is_async, is_streamed=True)
     with Loopback(answer) as server, Shared(way, server.url) as shared:

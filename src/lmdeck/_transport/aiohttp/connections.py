@@ -115,29 +115,33 @@ class Protocol(ResponseHandler):
     """
 
     is_idle = False
-    when_changed: Callable[[], object] | None = None
-    """Called after bytes have arrived, and at the end of the connection."""
     _body: aiohttp.StreamReader | None = None
+    _on_change: Callable[[], object] | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._buffer = _Heads()  # type: ignore[assignment]  # a deque there
 
-    def end_with_connection(self, body: aiohttp.StreamReader) -> None:
-        """End a body with its connection.
+    def report_to(self, on_change: Callable[[], object], body: aiohttp.StreamReader) -> None:
+        """Call `on_change` after bytes have arrived and at the end of the connection, which also ends `body`.
 
         On broken framing after the head, aiohttp closes without notifying the reader.
         """
-        self._body = body
+        self._body, self._on_change = body, on_change
         if self.transport is None:
             self._end_body()
+
+    def stop_reports(self, on_change: Callable[[], object]) -> None:
+        """Do not call `on_change` any more."""
+        if self._on_change == on_change:  # else the connection already has another answer
+            self._on_change = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the body that is being read."""
         super().connection_lost(exc)
         self._end_body()
-        if self.when_changed is not None:
-            self.when_changed()
+        if self._on_change is not None:
+            self._on_change()
 
     def become_idle(self) -> None:
         """Expect no bytes until the next request."""
@@ -155,8 +159,8 @@ class Protocol(ResponseHandler):
         if self.is_idle and data:
             self.force_close()
         super().data_received(data)
-        if self.when_changed is not None:
-            self.when_changed()
+        if self._on_change is not None:
+            self._on_change()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Go on reading if it was paused.

@@ -1,4 +1,4 @@
-"""The time limit of the reads of one answer."""
+"""The time limit of the waits for one answer."""
 
 from __future__ import annotations
 
@@ -6,38 +6,31 @@ import asyncio
 import math
 from collections.abc import Callable
 
-import aiohttp
-
 
 class ReadTimer:
-    """The time limit of the reads of one answer.
+    """The time limit of the waits for one answer.
 
-    It has one timer, which is set again when it fires, not for every read.
+    It has one timer, which is set again when it fires, not for every wait.
     """
 
-    __slots__ = ("_content", "_fires_at", "_handle", "_loop", "_period", "_wait_ends_at", "when_over")
+    __slots__ = ("_fires_at", "_handle", "_loop", "_period", "_wait_ends_at", "_when_over")
 
-    def __init__(self, content: aiohttp.StreamReader, period: float) -> None:
-        """Limit the reads of `content`.
+    def __init__(self, loop: asyncio.AbstractEventLoop, period: float, when_over: Callable[[], object]) -> None:
+        """`when_over` is called when a limit is exceeded, also if the wait has ended meanwhile.
         `period` is the usual limit, so that the timer never has to be set earlier for it.
         """
-        self._content = content
+        self._loop = loop
         self._period = period
-        self._loop = asyncio.get_running_loop()
+        self._when_over = when_over
         self._handle: asyncio.TimerHandle | None = None
         self._fires_at = math.inf
         self._wait_ends_at = math.inf
-        self.when_over: Callable[[], object] | None = None  # called when the limit is exceeded
 
     def begin_wait(self, seconds: float) -> None:
-        """Fail the read that follows with a `TimeoutError` if it waits for longer."""
+        """Limit the wait that follows."""
         self._wait_ends_at = self._loop.time() + seconds
         if self._wait_ends_at < self._fires_at:
             self._set()
-
-    def end_wait(self) -> None:
-        """Set no limit until the next read."""
-        self._wait_ends_at = math.inf
 
     def cancel(self) -> None:
         """Release the timer."""
@@ -52,8 +45,6 @@ class ReadTimer:
     def _fire(self) -> None:
         self._handle, self._fires_at = None, math.inf
         if self._wait_ends_at <= self._loop.time():
-            self._content.set_exception(TimeoutError())
-            if self.when_over is not None:
-                self.when_over()
-        elif self._wait_ends_at < math.inf:
+            self._when_over()
+        else:
             self._set()
