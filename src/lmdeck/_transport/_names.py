@@ -30,7 +30,7 @@ def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo
         OSError: The name is unknown.
     """
     if _is_local(host):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)  # a `str` would load the codec of IDNA
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
     _start(host, port, outcomes.put)
     try:

@@ -60,11 +60,12 @@ class AiohttpResponse:
         """
         left, phase = self._deadlines.remaining()
         try:
-            data = self._arrived()
+            data = self._arrived() if self._has_news else b""
             if not data:
                 self._timer.begin_wait(left)
             while not data and not self._content.is_eof():
-                await self._new_waiter()
+                self._waiter = self._loop.create_future()
+                await self._waiter
                 data = self._arrived()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self.close()
@@ -82,9 +83,9 @@ class AiohttpResponse:
         """
         if not self._pass_on(take):
             return
-        self._take = take
+        self._take, self._waiter = take, self._loop.create_future()
         try:
-            await self._new_waiter()
+            await self._waiter
         finally:
             self._take = None
 
@@ -108,8 +109,6 @@ class AiohttpResponse:
         Raises:
             ClientError: The body has ended with this error. Another one is possible, such as an `OSError`.
         """
-        if not self._has_news:
-            return b""
         self._has_news = False
         data = self._content.read_nowait()
         if data:
@@ -119,8 +118,9 @@ class AiohttpResponse:
     def _pass_on(self, take: Callable[[bytes], bool]) -> bool:
         """Call `take` with what has arrived; return whether there may be more to wait for."""
         content = self._content
-        while content.exception() is None and (data := self._arrived()):
-            if not take(data):
+        while self._has_news and content.exception() is None:
+            data = self._arrived()
+            if data and not take(data):
                 return False
         if content.exception() is not None or content.is_eof():
             return False
@@ -129,11 +129,6 @@ class AiohttpResponse:
         except RequestTimeoutError:
             return False
         return True
-
-    def _new_waiter(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next change."""
-        self._waiter = self._loop.create_future()
-        return self._waiter
 
     def _end_wait(self) -> None:
         """End a wait whose time limit is exceeded."""
@@ -147,10 +142,10 @@ class AiohttpResponse:
 
     async def drain(self) -> None:
         """Read the rest of a finished answer, but only briefly, to make the connection reusable."""
-        with contextlib.suppress(LMStudioError, TimeoutError):  # then `close` cuts the connection
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._content.at_eof() and not await self.read():
-                    continue
+        if not self._content.at_eof():  # the end has often come with the last event
+            with contextlib.suppress(LMStudioError, TimeoutError):  # then `close` cuts the connection
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self.read()
         self.close()
 
     def close(self) -> None:
