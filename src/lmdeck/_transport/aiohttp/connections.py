@@ -123,9 +123,9 @@ class Protocol(ResponseHandler):
         self._buffer = _Heads()  # type: ignore[assignment]  # a deque there
 
     def report_to(self, on_change: Callable[[], object], body: aiohttp.StreamReader) -> None:
-        """Call `on_change` after bytes have arrived and at the end of the connection, which also ends `body`.
+        """Call `on_change` after each arrival of bytes, and at the end of the connection.
 
-        On broken framing after the head, aiohttp closes without notifying the reader.
+        That also ends `body`: on broken framing after the head, aiohttp closes without notifying the reader.
         """
         self._body, self._on_change = body, on_change
         if self.transport is None:
