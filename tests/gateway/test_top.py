@@ -77,7 +77,7 @@ def test_top_shows_and_controls_requests_and_hosts(fake: FakeLMStudio, tmp_path:
             screen.type("d")
             screen.wait_until(lambda shown: "‖ draining" in shown and "a is draining" in shown)
             screen.type("d")
-            screen.wait_until(lambda shown: "a gets requests again" in shown)
+            screen.wait_until(lambda shown: "a is active again" in shown)
             for thread in threads:
                 thread.join(PATIENCE)
             shown = screen.wait_until(lambda shown: "2 failed" in shown)

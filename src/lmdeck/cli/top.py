@@ -304,7 +304,7 @@ class _View:
             return
         host = hosts[self._host % len(hosts)]
         wanted = not host["draining"]
-        done = f"{host['name']} is draining" if wanted else f"{host['name']} gets requests again"
+        done = f"{host['name']} is draining" if wanted else f"{host['name']} is active again"
         self._act(gateway, f"/gateway/hosts/{quote(host['name'], safe='')}/drain", {"drain": wanted}, done)
 
     def _act(self, gateway: _Gateway, path: str, body: Mapping[str, Any], done: str) -> None:
