@@ -66,6 +66,13 @@ RETURNED: dict[str, tuple[Callable[[], object], str]] = {
         "[image 1]",
     ),
     "a part of Responses": (lambda: {"type": "input_image", "image_url": uri(PNG)}, "[image 1]"),
+    "an embedded resource of MCP": (
+        lambda: {
+            "type": "resource",
+            "resource": {"uri": "file:///a.png", "mimeType": "image/png", "blob": base64.b64encode(PNG).decode()},
+        },
+        "[image 1]",
+    ),
     "a picture of Pillow": (lambda: Picture.new("RGB", (3, 2)), "[image 1]"),
     "two images": (lambda: [PNG, JPEG], "[image 1]\n[image 2]"),
 }
@@ -142,6 +149,7 @@ def test_what_is_no_image_stays_text(fake: FakeLMStudio, name: str, is_async: bo
         (lmdeck.Image(b"words"), "is not a PNG"),
         (lmdeck.Image("https://host/a.png"), "does not fetch"),
         ({"type": "image", "data": "?", "mimeType": "image/png"}, "not base64"),
+        (b"RIFF\x1a\x00\x00\x00WEBPVP8 \x0e\x00\x00\x00" + bytes(14), "cannot be decoded"),
     ],
 )
 def test_an_image_that_cannot_be_shown_is_named(fake: FakeLMStudio, value: object, words: str, is_async: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lmdeck._requests.images import image_part
+from lmdeck._compatibility import CompatibilityFixes
+from lmdeck._requests.images import checked_url, image_part
 from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import (
     ConfigurationError,
@@ -74,7 +75,9 @@ def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
     urls = []
     for number, image in enumerate(images, 1):
         try:
-            urls.append(str(image_part(image)["image_url"]["url"]))
+            url = str(image_part(image)["image_url"]["url"])
+            checked_url(url, CompatibilityFixes())  # one that cannot be converted would end the run at the next request
+            urls.append(url)
         except (ConfigurationError, InvalidRequestError) as error:
             text += f"\n[image {number} cannot be shown: {error.message}]"
             problems.append(Problem("image_dropped", f"{ready.call.name}: image {number}: {error}"))

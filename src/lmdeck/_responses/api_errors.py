@@ -269,8 +269,8 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if status not in STATUSES or status == 404:  # mlx_lm.server reports every failure with 404 (mlx-lm #1693)
         if ENGINE.search(info.message):
             return ServerError
-        if status == 404 and VALIDATION.search(info.message):
-            return InvalidRequestError
+        if status == 404 and (info.param or VALIDATION.search(info.message)):
+            return ModelNotFoundError if info.param == "model" else InvalidRequestError
     return _kind_of_status(info, status)
 
 

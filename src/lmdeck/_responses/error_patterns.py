@@ -72,6 +72,11 @@ UNREACHABLE = (
     r"|\bconnection (?:error|refused|reset|failure|aborted)\b|\bcould not establish connection\b"
     r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
+# The server does not know the answer that a request continues.
+FORGOTTEN = (
+    r"\b(previous.?response\w*|stored response|resp_\w+)\b.{0,120}\b(not found|unknown|expired|deleted|(does )?not exist)",
+    r"\b(find|no|unknown|invalid|expired)\b.{0,60}\b(previous.?response|stored response|resp_\w+)",
+)
 MEDIA = r"(?:image|vision|audio|video|multimodal)(?: input| content| data)?s?"
 MODEL = r"models?|(?:inference |llm |lm )?engine|runner|runtime|backend|llama-server|weights|mlx|llm"
 PROCESS = (
@@ -240,8 +245,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ),
         InvalidRequestError,
     ),
-    (Words(r"previous.?response\b.{0,120}(not found|unknown|expired|does not exist)", r"\bresp_\w+\W+(was )?not found",
-            r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
+    (Words(*FORGOTTEN, r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (Words(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
-from lmdeck._responses.error_patterns import DAMAGED_FILE, MEDIA, PLUGIN, TYPES, UNREACHABLE, Words, in_order
+from lmdeck._responses.error_patterns import DAMAGED_FILE, FORGOTTEN, MEDIA, PLUGIN, TYPES, UNREACHABLE, Words, in_order
 from lmdeck.errors import (
     AuthenticationError,
     ContextLengthError,
@@ -235,7 +235,7 @@ HINTS: list[tuple[Words, str]] = [
         "This server does not store answers: send the whole history as `input`, or use lm.chat() with its messages.",
     ),
     (
-        Words(r"previous.?response", r"\bresp_\w+\W+(was )?not found"),
+        Words(r"previous.?response", *FORGOTTEN),
         "The server no longer has that answer: start a new conversation, or pass `recover=True` to send its history again.",
     ),
     (

@@ -104,6 +104,10 @@ def _as_image(value: object) -> Image | None:
             return _image_of_part(value)
         case None | bool() | int() | float() | list() | tuple():
             return None
+    if getattr(value, "type", None) == "resource":  # MCP's
+        resource = value.resource  # type: ignore[attr-defined]  # its type says so
+        kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None)
+        return _image_of_resource(getattr(resource, "blob", None), kind)
     if getattr(value, "type", None) == "image" and isinstance(getattr(value, "data", None), str):  # MCP's
         return _from_base64(value.data, getattr(value, "mime_type", None) or getattr(value, "mimeType", None))  # type: ignore[attr-defined]  # just seen
     draw = getattr(value, "_repr_png_", None)
@@ -114,9 +118,11 @@ def _as_image(value: object) -> Image | None:
 def _image_of_part(part: Mapping[Any, Any]) -> Image | None:
     """Return the image of a content part.
 
-    It is MCP's `image`, Anthropic's `image`, or OpenAI's `image_url` or `input_image` with a data URI.
+    It is MCP's `image` or embedded `resource`, Anthropic's `image`, or OpenAI's `image_url` or `input_image` with a data URI.
     """
-    kind, source = part.get("type"), part.get("source")
+    kind, source, resource = part.get("type"), part.get("source"), part.get("resource")
+    if kind == "resource" and isinstance(resource, Mapping):
+        return _image_of_resource(resource.get("blob"), resource.get("mimeType"))
     if kind == "image" and isinstance(part.get("data"), str):
         return _from_base64(part["data"], part.get("mimeType"))
     if kind == "image" and isinstance(source, Mapping) and isinstance(source.get("data"), str):
@@ -124,6 +130,11 @@ def _image_of_part(part: Mapping[Any, Any]) -> Image | None:
     shown = part.get("image_url") if kind in {"image_url", "input_image"} else None
     url = shown.get("url") if isinstance(shown, Mapping) else shown
     return Image(url) if isinstance(url, str) and _DATA_URI.fullmatch(url) else None
+
+
+def _image_of_resource(blob: object, mime_type: object) -> Image | None:
+    is_image = isinstance(mime_type, str) and mime_type.startswith("image/")
+    return _from_base64(blob, mime_type) if is_image and isinstance(blob, str) else None
 
 
 def _from_base64(data: str, mime_type: object) -> Image:
