@@ -206,6 +206,7 @@ def test_a_rare_form_is_a_call(text: str, calls: list[dict[str, object]], codes:
         '<tool_use name="f"><a>1</a> hm</tool_use>',
         '<tool_call>{"name": "f", "z": 1}</tool_call>',
         '<|tool_call>call:f{b:<|"|>x}<tool_call|>',
+        "<tool_call><function=f><parameter=b>x</function>\ny</parameter></tool_call>",
         '<tool_calls><f z="1" /></tool_calls>',
         "<tool_calls><f a /></tool_calls>",
         '<tool_calls><f a="1">hm</f></tool_calls>',
@@ -253,6 +254,7 @@ def test_what_has_no_certain_meaning_is_text(text: str) -> None:
         (section("hm"), section("hm"), ["unoffered_tool"]),
         ("<think>Of <|tool_call_start|>[f(a=1)]<|tool_call_end|></think>Hi.", "Hi.", []),
         ("<function=f<b>x</function>", "<function=f<b>x</function>", []),
+        ("<|tool_calls_section_begin|>hm", "<|tool_calls_section_begin|>hm", ["markup_kept"]),
         (
             "<|channel|> analysis<|message|> Hm<|end|><|start|> assistant<|channel|> final<|message|> Hi.",
             "Hi.",
@@ -300,8 +302,9 @@ def test_a_string_without_an_end_does_not_take_the_next_call_along() -> None:
     assert [problem.code for problem in found.problems] == ["tool_call_unparsed"]
 
 
-def test_a_bad_member_that_arrives_in_pieces_changes_no_other_call() -> None:
-    bad = '{"name": "f", "arguments": {"b": "x]}'
+@pytest.mark.parametrize("value", ['"x]}', "]}", "]}}"])
+def test_a_bad_member_that_arrives_in_pieces_changes_no_other_call(value: str) -> None:
+    bad = f'{{"name": "f", "arguments": {{"b": {value}'
     found = parsed(f'<tool_call>[{bad}, {{"name": "f", "arguments": {{"a": 1}}}}]</tool_call>')
     assert (found.content, [call.arguments for call in found.tool_calls]) == (bad, [{"a": 1}])
 

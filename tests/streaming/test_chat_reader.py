@@ -785,3 +785,38 @@ def test_one_delta_may_go_on_with_a_call_and_begin_another() -> None:
     rest, second = {"index": 0, "function": {"arguments": " 1}"}}, {"index": 1, "id": "b", "function": {"name": "g"}}
     reply, _ = read(chunk({"tool_calls": [first]}), chunk({"tool_calls": [rest, second]}, "tool_calls"), headers=SSE)
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("f", {"x": 1}), ("g", {})]
+
+
+def test_an_event_that_only_continues_the_text_is_counted_where_no_raw_text_is_kept() -> None:
+    head, tail = written_chunk(b"|").removeprefix(b"data: ").removesuffix(b"\n\n").split(b"|")
+    target, chunks = reader(SSE, limits=Limits(raw_bytes=0)), list[Chunk]()
+    for word in (b"one", b"two"):
+        target.feed(written_chunk(word))
+    assert target.continue_text(written_chunk(b"six"), (head, tail), chunks) == "six"
+    assert (target.partial().content, target.partial().raw) == ("onetwosix", [])
+
+
+def test_events_of_one_read_that_contain_markup_are_read_one_by_one() -> None:
+    """Before a call, inside it, and with a channel of reasoning open."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}}
+    words = [
+        b"It ",
+        b"is ",
+        b"read.",
+        b"<tool_",
+        b"call>",
+        b'{\\"name\\": \\"f\\", ',
+        b'\\"arguments\\": {\\"a\\": ',
+        b"1}}",
+        b"</tool_call>",
+    ]
+    events = [written_chunk(word) for word in words]
+    thought = chunk({"reasoning_content": "Hm."})
+    pieces = [thought, b"".join(events[:3]), b"".join(events[3:6]), b"".join(events[6:]), chunk({}, "stop")]
+    reply, _ = read(*pieces, headers=SSE, text_parser=StreamParser([tool]))
+    assert (reply.reasoning, reply.content) == ("Hm.", "It is read.")
+    assert [call.arguments for call in reply.tool_calls] == [{"a": 1}]
+
+
+def test_a_parser_that_was_fed_nothing_ends_with_nothing() -> None:
+    assert StreamParser().finish() == []
