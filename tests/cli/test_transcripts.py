@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cli_tools import COMMAND, Run, Speaker
 
 from asking import last_asked
+from lmdeck import History
+from lmdeck.cli.chat_sessions import LIMIT, ChatSession, recent_sessions
 from lmdeck.testing import Answer, FakeLMStudio
 from lmdeck.testing.scripted_answers import PlannedCall
 from loopback import PATIENCE
@@ -186,6 +189,21 @@ def test_sessions_have_safe_names(run: Run) -> None:
 
 
 LONG = "mistralai/mistral-small-3.2-24b-instruct-2506"
+
+
+def test_sessions_beside_anything_else_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, a link to nothing, a list, and files that other chats remove at the same moment."""
+    monkeypatch.setenv("LMDECK_CHATS_DIR", str(tmp_path))
+    ChatSession("own", History().user("Hi")).save()
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "nothing")
+    (tmp_path / "list.json").write_text('[{"role": "user", "content": "Hi"}]')
+    (tmp_path / "torn.json").write_text("{")
+    assert {session.name: session.model for session in recent_sessions(9)} == {"own": None, "list": None}
+    with ThreadPoolExecutor(4) as threads:
+        for saved in [threads.submit(ChatSession(f"s{number}", History()).save) for number in range(LIMIT + 40)]:
+            saved.result(PATIENCE)
+    assert len(list(tmp_path.glob("s*.json"))) <= LIMIT + 4
 
 
 @pytest.mark.parametrize("command", ["models", "ps"])

@@ -175,6 +175,18 @@ def test_a_torn_last_line_is_skipped_and_told(tmp_path: Path, caplog: pytest.Log
             assert [each.partition(" of ")[0] for each in told] == ["Line 2"]
 
 
+@pytest.mark.parametrize("torn", [b"\0" * 4096, b'{"method":"P","pa{"method":"POST","path":"/glued"}\n', b"{\n"])
+def test_what_a_power_failure_or_another_writer_left_is_skipped(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "c.jsonl"
+    append(exchange("/whole"), path)
+    with path.open("ab") as file:
+        file.write(torn)
+    append(exchange("/later"), path)
+    told: list[str] = []
+    assert [each.path for each in load(path, told.append)] == ["/whole", "/later"]
+    assert len(told) == 1
+
+
 def test_a_last_line_without_its_end_that_is_whole_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "c.jsonl"
     save([exchange("/a"), exchange("/b")], path)

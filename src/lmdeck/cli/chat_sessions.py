@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -104,7 +105,8 @@ def load_session(name: str) -> ChatSession:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The conversation {path} cannot be read: {error}.", hint="Check the file.") from error
     history = History.from_json(text)
-    model = json.loads(text).get("model")
+    body = json.loads(text)
+    model = body.get("model") if isinstance(body, dict) else None
     return ChatSession(name, history, model if isinstance(model, str) else None)
 
 
@@ -123,5 +125,10 @@ def sessions_folder() -> Path:
 
 def _files() -> list[Path]:
     """Return the files of the saved conversations, newest first."""
-    folder = sessions_folder()
-    return sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    found: list[tuple[float, Path]] = []
+    for path in sessions_folder().glob("*.json"):
+        with suppress(OSError):  # a link to nothing, or another chat removes the file at this moment
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True)]

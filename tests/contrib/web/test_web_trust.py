@@ -240,6 +240,28 @@ def test_a_body_without_end_is_refused(kind: str, is_chunked: bool, fake: FakeLM
     fake.assert_nothing_sent()
 
 
+@pytest.mark.parametrize(
+    ("kind", "length", "status"), [("fastapi", 100, 408), ("fastapi", 8 << 30, 413), ("flask", 8 << 30, 413)]
+)
+def test_a_body_that_never_arrives_is_refused(
+    kind: str, length: int, status: int, fake: FakeLMStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of WSGI, the server alone can set a limit on the time."""
+    monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 0.1)
+    with (
+        serving(kind, fake, auth=None) as url,
+        closing(http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=PATIENCE)) as connection,
+    ):
+        connection.putrequest("POST", "/ask")
+        for name, value in {**JSON, "Content-Length": str(length)}.items():
+            connection.putheader(name, value)
+        connection.endheaders(b'{"text"')
+        answer = connection.getresponse()
+        assert (answer.status, bool(json.loads(answer.read())["error"]["hint"])) == (status, True)
+    fake.assert_nothing_sent()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_deep_body_and_a_nul_are_errors_of_the_client(kind: str, fake: FakeLMStudio, tmp_path: Path) -> None:
     deep = b'{"text": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"

@@ -24,6 +24,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_json
 from lmdeck.web.chat_page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.conversations import Conversations
+from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
 from lmdeck.web.owners import owner_of
 from lmdeck.web.requests import MAX_BODY_BYTES
 from lmdeck.web.server_state import server_state
@@ -39,6 +40,9 @@ from lmdeck.web.trust import (
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
 """The types that FastAPI's security classes return."""
+CLIENT_GONE = 499
+"""nginx's status for the log; nobody receives the response."""
+
 NO_FILE = RefusedRequest(404, "There is no such file.", "Reload the page.")
 MakeChat = Callable[[AsyncLMStudio], AsyncChat]
 
@@ -191,6 +195,10 @@ def _guarded(hosts: AllowedHosts, login_url: str | None) -> type[APIRoute]:
                     response = _error_response(NOT_LOGGED_IN) if target is None else RedirectResponse(target, 303)
                 except ConversationsError as error:
                     response = await error_handler(request, error)
+                except BodyRefusedError as refused:
+                    response = _error_response(RefusedRequest(refused.status, str(refused), refused.hint))
+                except ClientGoneError:
+                    response = Response(status_code=CLIENT_GONE)
                 for name, value in PAGE_HEADERS.items():
                     response.headers.setdefault(name, value)
                 return response
@@ -201,15 +209,7 @@ def _guarded(hosts: AllowedHosts, login_url: str | None) -> type[APIRoute]:
 
 
 async def _body(request: Request) -> bytes:
-    """Read a body; of one larger than `MAX_BODY_BYTES`, only slightly more than that."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            break
-    return b"".join(parts)
+    return await read_body(request.scope, request.receive, MAX_BODY_BYTES)
 
 
 def _response(answer: dict[str, Any] | RefusedRequest | None) -> Response | dict[str, Any]:

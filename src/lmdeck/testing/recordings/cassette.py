@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lmdeck.testing")
 WHOLE = "whole"
 LEFT = "the application went away"
+BEGINNING = b'{"method":'
+"""The beginning of each line."""
 
 
 class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,5 +117,9 @@ def append(exchange: RecordedExchange, path: str | Path) -> None:
 
 
 def _is_incomplete(line: bytes, error: Exception) -> bool:
-    """Whether a line is incomplete; a later writer may have continued on the same line."""
-    return line.startswith(b"{") and (not line.endswith(b"\n") or "truncated" in str(error))
+    """Whether a line is one that its writer began; a later writer may have continued on it.
+
+    After a power failure, a file may end with NULs.
+    """
+    is_json = isinstance(error, msgspec.ValidationError)
+    return line.startswith(b"\0") or (BEGINNING.startswith(line.rstrip()[: len(BEGINNING)]) and not is_json)
