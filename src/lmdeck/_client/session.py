@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from msgspec.structs import replace
 
 from lmdeck._client.known_models import KnownModels
+from lmdeck._client.load_profiles import LoadProfiles
 from lmdeck._client.summary_store import Summaries
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
@@ -25,7 +26,7 @@ from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLim
 from lmdeck._pipeline.concurrency import PATIENCE as LONG_QUEUE
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Exchange, log_to_stderr
-from lmdeck._pipeline.loading import READY_SECONDS, LoadOnce, WatchEvictions
+from lmdeck._pipeline.loading import LoadOnce, WatchEvictions
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.telemetry import Telemetry
 from lmdeck._requests.base_url import BaseURL
@@ -122,8 +123,7 @@ class Session:
         self._is_foreign = False
         self._has_warned_of_queue = False
         self._reported_evictions: set[str] = set()
-        self._profiled_until: dict[str, float] = {}
-        self.warned_profiles: set[str] = set()
+        self.profiles = LoadProfiles(settings.profiles, clock)
         if settings.debug:
             log_to_stderr()
 
@@ -258,21 +258,6 @@ class Session:
             event.idle,
             TTL_EXPIRED.format(event.ttl) if has_expired else EVICTED.format(", ".join(event.loaded) or "none"),
         )
-
-    def profile_to_apply(self, model: str) -> Mapping[str, Any] | None:
-        """Return the load options of a model's profile.
-        None if there are none, or they were applied a short time ago.
-        """
-        profile = self.settings.profiles.get(model)
-        if not profile or self.clock() < self._profiled_until.get(model, 0.0):
-            self.note_profile(model)
-            return None
-        return profile
-
-    def note_profile(self, model: str) -> None:
-        """Note that the profile of a model is applied."""
-        if model in self.settings.profiles:
-            self._profiled_until[model] = self.clock() + READY_SECONDS
 
     @property
     def look_up_timeouts(self) -> Timeouts:

@@ -77,7 +77,7 @@ def apply_profile(session: Session, model: str) -> Plan[None]:
 
     An instance that was loaded with other options is not touched, since another program may use it; the log warns of it.
     """
-    profile = session.profile_to_apply(model)
+    profile = session.profiles.to_apply(model)
     if profile is None:
         return
     checked = checked_load_options(profile)
@@ -85,11 +85,11 @@ def apply_profile(session: Session, model: str) -> Plan[None]:
         yield from session.load_once.exclusively(model, lambda: _load_with_profile(session, model, checked))
     except EndpointNotFoundError as error:
         _warn_once(session, model, f"The profile of {model} is not applied: {error.message}")
-        session.note_profile(model)
+        session.profiles.note_applied(model)
 
 
 def _load_with_profile(session: Session, model: str, checked: Mapping[str, Any]) -> Plan[None]:
-    if session.profile_to_apply(model) is None:  # another request has loaded it meanwhile
+    if session.profiles.to_apply(model) is None:  # another request has loaded it meanwhile
         return
     models = yield from _list_or_empty(session)
     loaded = [one for each in models for one in each.instances if model in (each.key, one.id)]
@@ -102,12 +102,11 @@ def _load_with_profile(session: Session, model: str, checked: Mapping[str, Any])
             session, model,
             f"{model} is loaded with other options than those of its profile ({checked}): unload it to apply them.",
         )  # fmt: skip
-    session.note_profile(model)
+    session.profiles.note_applied(model)
 
 
 def _warn_once(session: Session, model: str, warning: str) -> None:
-    if model not in session.warned_profiles:
-        session.warned_profiles.add(model)
+    if session.profiles.should_warn(model):
         _log.warning("%s", warning)
 
 
