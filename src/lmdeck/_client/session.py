@@ -23,7 +23,6 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import Limits
 from lmdeck._pipeline.calls import Call, Handler, R
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit, FairSemaphore
-from lmdeck._pipeline.concurrency import PATIENCE as LONG_QUEUE
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Exchange, log_to_stderr
 from lmdeck._pipeline.loading import LoadOnce, WatchEvictions
@@ -39,18 +38,12 @@ from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, EndpointNotFoundError, LMStudioError, MalformedStreamError
-from lmdeck.events import ModelEvicted, RequestQueued
 from lmdeck.model_info import ModelInfo
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
     from lmdeck.cache import Cache
 
-TTL_EXPIRED = "Its `ttl` of {:g} s had passed: set a longer one."
-EVICTED = (
-    "Loaded now: {}. LM Studio unloads a model that it loaded on demand when it loads another one: load both with "
-    "`lm.models.load`, which it keeps, or turn off auto-evict in its server settings."
-)
 PROBE_SECONDS = 2.0
 MOST_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
@@ -96,14 +89,10 @@ class Session:
         without_loading = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
         self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, caller or _task_or_thread)
         on_fork(self.semaphore, FairSemaphore.after_fork)
-        limited = ConcurrencyLimit(
-            retried, self.semaphore, clock, self._publish_queued, self._look_up_parallel, self._warn_of_queue
-        )
+        limited = ConcurrencyLimit(retried, self.semaphore, clock, self.bus, self._look_up_parallel)
         self.load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
         on_fork(self.load_once, LoadOnce.after_fork)
-        self._evictions = WatchEvictions(
-            self.load_once, threading.Lock, clock, self.load_once.last_use, self._look_up_models, self._report_eviction
-        )
+        self._evictions = WatchEvictions(self.load_once, threading.Lock, clock, self._look_up_models, self.bus)
         on_fork(self._evictions, WatchEvictions.after_fork)
         factories = tuple(handlers)
         self._made_with: dict[str, Any] = {"retry": retry, "handlers": factories, "headers": headers, "caller": caller}
@@ -121,8 +110,6 @@ class Session:
         self.summaries = Summaries()
         self.uncompilable: set[bytes] = set()
         self._is_foreign = False
-        self._has_warned_of_queue = False
-        self._reported_evictions: set[str] = set()
         self.profiles = LoadProfiles(settings.profiles, clock)
         if settings.debug:
             log_to_stderr()
@@ -234,31 +221,6 @@ class Session:
         self.learn(models)
         return models
 
-    def _warn_of_queue(self) -> None:
-        if not self._has_warned_of_queue:
-            self._has_warned_of_queue = True
-            _log.warning(
-                "A request has waited in this client's queue for %.0f s: it sends at most %d requests at once, the "
-                "number that the model processes in parallel or `max_concurrency`. "
-                "This warning appears once; `RequestQueued` reports each wait.",
-                LONG_QUEUE,
-                self.semaphore.limit,
-            )
-
-    def _report_eviction(self, event: ModelEvicted) -> None:
-        self.bus.emit(event)
-        if event.model in self._reported_evictions:
-            return
-        self._reported_evictions.add(event.model)
-        has_expired = event.ttl is not None and event.idle >= event.ttl
-        _log.warning(
-            "%s was unloaded and is loaded again for this request; its last request was %.0f s ago. %s "
-            "This warning appears once for each model; `ModelEvicted` reports each case.",
-            event.model,
-            event.idle,
-            TTL_EXPIRED.format(event.ttl) if has_expired else EVICTED.format(", ".join(event.loaded) or "none"),
-        )
-
     @property
     def look_up_timeouts(self) -> Timeouts:
         """The time limits of a small request, which needs no loaded model."""
@@ -296,10 +258,6 @@ class Session:
         if len(self.uncompilable) + len(tools) > MOST_UNCOMPILABLE:
             self.uncompilable.clear()
         self.uncompilable.update(tools)
-
-    def _publish_queued(self, event: RequestQueued) -> None:
-        _log.info("%s waited %.3f s in the queue", event.request_id, event.seconds)
-        self.bus.emit(event)
 
     def with_cache(self, cache: Cache) -> Session:
         """Return a session of the same client over another cache."""

@@ -9,6 +9,7 @@ its limit; other servers have their own queue.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
+from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan, Slot
 from lmdeck.events import RequestQueued
@@ -24,6 +26,8 @@ DEFAULT_LIMIT = 4
 NO_LIMIT = sys.maxsize
 PATIENCE = 10.0
 """Seconds in the queue after which the wait is logged."""
+
+_log = logging.getLogger("lmdeck.http")
 
 
 class FairSemaphore:
@@ -150,16 +154,15 @@ class ConcurrencyLimit:
         inner: Handler,
         semaphore: FairSemaphore,
         clock: Callable[[], float],
-        notify: Callable[[RequestQueued], object],
+        bus: EventBus,
         look_up_limit: Callable[[], Plan[int | None]] | None = None,
-        on_long_wait: Callable[[], object] | None = None,
     ) -> None:
         self._inner = inner
         self._semaphore = semaphore
         self._clock = clock
-        self._notify = notify
+        self._bus = bus
         self._look_up_limit = look_up_limit
-        self._on_long_wait = on_long_wait
+        self._has_warned = False
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
         """Return a plan of the call.
@@ -172,12 +175,12 @@ class ConcurrencyLimit:
         if acquired is None:
             queued_at = self._clock()
             yield from self._learn_limit()
-            acquired = yield Acquire(self._semaphore, PATIENCE, self._on_long_wait)
+            acquired = yield Acquire(self._semaphore, PATIENCE, self._warn)
             waited = self._clock() - queued_at
         slot: Slot = acquired
         try:
             if waited:
-                self._notify(RequestQueued(call.request_id, waited, self._semaphore.limit))
+                self._publish_wait(RequestQueued(call.request_id, waited, self._semaphore.limit))
             stream = yield from self._inner(call)
         except BaseException:
             self._semaphore.release(slot)
@@ -198,3 +201,18 @@ class ConcurrencyLimit:
             limit = yield from self._look_up_limit()
         finally:
             self._semaphore.resize(limit or DEFAULT_LIMIT)
+
+    def _publish_wait(self, event: RequestQueued) -> None:
+        _log.info("%s waited %.3f s in the queue", event.request_id, event.seconds)
+        self._bus.emit(event)
+
+    def _warn(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "A request has waited in this client's queue for %.0f s: it sends at most %d requests at once, the "
+                "number that the model processes in parallel or `max_concurrency`. "
+                "This warning appears once; `RequestQueued` reports each wait.",
+                PATIENCE,
+                self._semaphore.limit,
+            )

@@ -11,6 +11,7 @@ one, the server's list shows whether it is still loaded. The list is looked at o
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan
 from lmdeck._pipeline.latch import Latch
@@ -27,6 +29,12 @@ from lmdeck.model_info import ModelInfo
 READY_SECONDS = 30.0
 MOST_MODELS = 64
 SECONDS_BETWEEN_LOOKS = 60.0
+TTL_EXPIRED = "Its `ttl` of {:g} s had passed: set a longer one."
+EVICTED = (
+    "Loaded now: {}. LM Studio unloads a model that it loaded on demand when it loads another one: load both with "
+    "`lm.models.load`, which it keeps, or turn off auto-evict in its server settings."
+)
+_log = logging.getLogger("lmdeck.http")
 T = TypeVar("T")
 
 
@@ -178,24 +186,23 @@ class LoadOnce:
 class WatchEvictions:
     """A handler that reports models that were unloaded between two of their requests.
 
-    `last_use` returns the last request for a model; `look_up` is a plan of the server's list, None where there is none.
+    `look_up` is a plan of the server's list, None where there is none.
     """
 
     def __init__(
         self,
-        inner: Handler,
+        inner: LoadOnce,
         make_lock: Callable[[], AbstractContextManager[Any]],
         clock: Callable[[], float],
-        last_use: Callable[[str], ModelUse | None],
         look_up: Callable[[], Plan[list[ModelInfo] | None]],
-        report: Callable[[ModelEvicted], object],
+        bus: EventBus,
     ) -> None:
         self._inner = inner
         self._make_lock = make_lock
         self._clock = clock
-        self._last_use = last_use
         self._look_up = look_up
-        self._report = report
+        self._bus = bus
+        self._reported: set[str] = set()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -221,7 +228,7 @@ class WatchEvictions:
             self._last = model
             if self._clock() - self._looked_at < SECONDS_BETWEEN_LOOKS:
                 return None
-            earlier = self._last_use(model)
+            earlier = self._inner.last_use(model)
             if earlier is not None:
                 self._looked_at = self._clock()
             return earlier
@@ -237,6 +244,20 @@ class WatchEvictions:
             return
         idle = self._clock() - earlier.at
         self._report(ModelEvicted(model=model, loaded=_loaded(models or ()), idle=idle, ttl=earlier.ttl))
+
+    def _report(self, event: ModelEvicted) -> None:
+        self._bus.emit(event)
+        if event.model in self._reported:
+            return
+        self._reported.add(event.model)
+        has_expired = event.ttl is not None and event.idle >= event.ttl
+        _log.warning(
+            "%s was unloaded and is loaded again for this request; its last request was %.0f s ago. %s "
+            "This warning appears once for each model; `ModelEvicted` reports each case.",
+            event.model,
+            event.idle,
+            TTL_EXPIRED.format(event.ttl) if has_expired else EVICTED.format(", ".join(event.loaded) or "none"),
+        )
 
 
 def _loaded(models: Sequence[ModelInfo]) -> list[str]:
