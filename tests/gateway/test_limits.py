@@ -228,6 +228,21 @@ async def test_in_memory_tokens_are_available_again_after_a_minute() -> None:
     assert (await budgets.reserve("a", limits, 10)).refused == ""
 
 
+async def test_in_memory_a_clock_that_jumps_neither_frees_nor_blocks_a_budget() -> None:
+    """Of each day counts what the store says; slots ahead of the clock do not count."""
+    now = [NOON]
+    budgets = MemoryBudgets(lambda: now[0])
+    day, minute = KeyLimits(tokens_per_day=100), KeyLimits(tokens_per_minute=100)
+    for account, limits in (("a", day), ("b", minute)):
+        await budgets.settle(account, limits, await budgets.reserve(account, limits, 100), 100)
+    now[0] += 86400
+    assert (await budgets.reserve("a", day, 0, spent=0)).refused == ""
+    now[0] -= 86400
+    assert (await budgets.reserve("a", day, 0, spent=100)).refused == "tokens_per_day"
+    now[0] -= 3600
+    assert (await budgets.reserve("b", minute, 0)).refused == ""
+
+
 # --- Redis ----------------------------------------------------------------------------------------------------------------
 
 

@@ -124,11 +124,14 @@ class MemoryBudgets:
 
     @staticmethod
     def _slots(state: _Account, window: Window, now: float, spent: int) -> dict[int, int]:
-        """Return the slots of a window without the expired ones; a new day begins with `spent`."""
-        slots = state.used.get(window.name)
-        if slots is None:
-            begins_with = spent if window.slots == 1 else 0
-            slots = state.used[window.name] = {window.slot(now): begins_with}
-        for slot in [slot for slot in slots if window.end(slot) <= now]:
+        """Return the slots of a window, without those that have expired or, as the clock was set back, lie ahead.
+
+        A new day begins with `spent`.
+        """
+        current = window.slot(now)
+        slots = state.used.setdefault(window.name, {})
+        for slot in [slot for slot in slots if window.end(slot) <= now or slot > current]:
             del slots[slot]
+        if window.slots == 1:
+            slots.setdefault(current, spent)
         return slots

@@ -54,7 +54,7 @@ for w = 1, #KEYS - 1 do
   local used, kept = running, {}
   local held = redis.call('HGETALL', key)
   for i = 1, #held, 2 do
-    if tonumber(held[i]) <= current - slots then
+    if tonumber(held[i]) <= current - slots or tonumber(held[i]) > current then
       redis.call('HDEL', key, held[i])
     else
       used = used + tonumber(held[i + 1])
