@@ -124,9 +124,9 @@ class MemoryBudgets:
 
     @staticmethod
     def _slots(state: _Account, window: Window, now: float, spent: int) -> dict[int, int]:
-        """Return the slots of a window, without those that have expired or, as the clock was set back, lie ahead.
+        """Return the slots of a window, without those that have expired or lie ahead.
 
-        A new day begins with `spent`.
+        They lie ahead if the clock was set back. A new day begins with `spent`.
         """
         current = window.slot(now)
         slots = state.used.setdefault(window.name, {})
