@@ -103,5 +103,5 @@ def test_each_endpoint_gets_its_own_field(fake: FakeLMStudio) -> None:
 
 
 def test_a_word_that_is_none_is_refused_at_once() -> None:
-    with lm("http://localhost:1") as client, pytest.raises(ConfigurationError, match="not a reasoning setting"):
+    with lm("http://localhost:1") as client, pytest.raises(ConfigurationError, match="not a reasoning level"):
         client.chat().with_reasoning("maximal")  # type: ignore[arg-type]  # what is tested

@@ -121,7 +121,7 @@ def test_an_image_that_a_tool_returns_is_shown_to_the_model(fake: FakeLMStudio, 
     result, shown = fake.requests[-1].body["messages"][-2:]
     assert (result["role"], result["content"]) == ("tool", text)
     assert shown["role"] == "user"
-    assert shown["content"][0] == {"type": "text", "text": "What shoot returned:"}
+    assert shown["content"][0] == {"type": "text", "text": "Images returned by shoot:"}
     images = pictures(shown["content"])
     assert [image.size for image in images] == [(3, 2)] * text.count("[image")
     assert {image.format for image in images} <= {"PNG", "JPEG"}
@@ -216,7 +216,7 @@ def test_images_in_results_of_a_history_are_moved(hello: FakeLMStudio, is_async:
     assert messages[2]["content"] == "taken"
     assert messages[3]["content"] == "[image: it is in the next user message]"
     assert [part.get("text") for part in messages[4]["content"]] == [
-        "What shoot returned:", None, "What look returned:", None,
+        "Images returned by shoot:", None, "Images returned by look:", None,
     ]  # fmt: skip
     messages = sent(given({"role": "user", "content": "And?"}))
     assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool", "user"]
@@ -270,7 +270,7 @@ def test_images_in_results_of_anthropic_s_messages_are_moved(fake: FakeLMStudio)
         reply = client.messages.create(messages=messages)
     sent = fake.requests[0].body["messages"]
     assert sent[2]["content"] == [{**result, "content": "taken"}]
-    assert sent[3] == {"role": "user", "content": [{"type": "text", "text": "What shoot returned:"}, image]}
+    assert sent[3] == {"role": "user", "content": [{"type": "text", "text": "Images returned by shoot:"}, image]}
     assert [problem.rule for problem in reply.problems] == ["tool_images"]
     with lm(fake.base_url, without_rules=["tool_images"]) as client, pytest.raises(InvalidRequestError):
         client.messages.create(messages=messages)

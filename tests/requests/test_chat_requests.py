@@ -193,7 +193,7 @@ def test_a_named_choice_becomes_required_with_that_tool_alone(choice: Any) -> No
     """LM Studio refuses the object form."""
     body, adjusted = build(tools=(NOW, WEATHER), tool_choice=choice)
     assert (body["tool_choice"], body["tools"]) == ("required", [WEATHER])
-    assert "tool_choice 'get_weather' was sent as 'required' with that tool alone." in adjusted
+    assert "tool_choice 'get_weather' was sent as 'required' with only that tool." in adjusted
 
 
 @pytest.mark.parametrize("choice", ["fly", {"type": "function", "function": {"name": "fly"}}, {}, {"function": None}])

@@ -440,7 +440,7 @@ HEAD = chunk({"content": "Hel"})
         (b'{"choices":' + b"[" * 5000, LMStudioError, ""),
         (WHOLE[:200], IncompleteStreamError, "cut off in the middle of its JSON"),
         (WHOLE[:-3], IncompleteStreamError, "cut off in the middle of its JSON"),
-        (b": ping\n\n" * 3, MalformedStreamError, "contained no event"),
+        (b": ping\n\n" * 3, MalformedStreamError, "contains no event"),
         (HEAD, IncompleteStreamError, "without a finish reason"),
         (HEAD + chunk({}, "stop")[:-10], IncompleteStreamError, "cut off in the middle of an event"),
         (HEAD + b'data: {"choices"', IncompleteStreamError, "cut off in the middle of an event"),

@@ -136,8 +136,8 @@ class _Builder(Generic[TransportT]):
             return self._replace(messages=(*self._spec.messages, Message(role="user", content=text)))
         from lmdeck._requests.images import image_part
 
-        as_given = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
-        parts = [{"type": "text", "text": text}, *(image_part(image, as_given=as_given) for image in images)]
+        unchanged = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
+        parts = [{"type": "text", "text": text}, *(image_part(image, unchanged=unchanged) for image in images)]
         return self._replace(messages=(*self._spec.messages, Message(role="user", content=parts)))
 
     def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:

@@ -16,8 +16,8 @@ from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Reply, ToolCall
 
-CHARACTERS_A_TOKEN = 3.5
-TOKENS_A_MESSAGE = 4
+CHARACTERS_PER_TOKEN = 3.5
+TOKENS_PER_MESSAGE = 4
 FORMAT = "lmdeck history 1"
 
 
@@ -257,4 +257,4 @@ def _text_of(parts: Iterable[Mapping[str, Any]]) -> str:
 def _estimate(message: Message) -> int:
     length = len(json.dumps(message.to_dict()["content"], ensure_ascii=False))
     length += sum(len(call.name) + len(call.raw_arguments) for call in message.tool_calls)
-    return TOKENS_A_MESSAGE + int(length / CHARACTERS_A_TOKEN) + 1
+    return TOKENS_PER_MESSAGE + int(length / CHARACTERS_PER_TOKEN) + 1

@@ -1,4 +1,4 @@
 """Handlers between a client and its transport.
 
-Each wraps the next; the innermost makes one exchange.
+Each handler wraps the next; the innermost makes one exchange.
 """

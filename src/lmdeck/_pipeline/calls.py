@@ -29,10 +29,9 @@ R = TypeVar("R", bound=Reader)
 class Call(Struct, Generic[R], frozen=True, kw_only=True):
     """A request, its id in logs, and a factory of its response's reader.
 
-    The factory is called with status and headers.
-
-    `has_effects` marks a request that changes something on the server, so that sending it twice would do it twice.
-    `peer` is what is known about the server. `ttl` is the time in seconds after which it unloads the idle model, if given.
+    The factory is called with status and headers. `has_effects` marks a request that changes something on the server, so that
+    sending it twice would have the effect twice. `peer` is what is known about the server. `ttl` is the time in seconds after
+    which it unloads the idle model, or None.
     """
 
     request: WireRequest
@@ -44,18 +43,18 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
     ttl: float | None = None
 
     def without_content(self) -> Call[R]:
-        """Return the call without what it sends and reads.
+        """Return the call without headers, body and reader factory.
 
-        An answer that has begun needs only what errors and logs name.
+        Once the answer has started, only the fields that errors and logs use are needed.
         """
-        return replace(self, request=replace(self.request, headers={}, body=None), make_reader=_begun)
+        return replace(self, request=replace(self.request, headers={}, body=None), make_reader=_refuse_second_reader)
 
 
 class StreamObserver:
-    """Follows a response while it is read; each method does nothing unless it is overridden."""
+    """An observer of a response that is being read; its methods do nothing unless overridden."""
 
     def on_data(self, data: bytes) -> None:
-        """Called with bytes of the body as they came; with `b""` if its end came alone."""
+        """Called with bytes of the body as they arrived; with `b""` if its end arrived alone."""
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
         """Called with the chunks of one read."""
@@ -80,7 +79,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
     _started: float
     attempts: int = 1
     queue_time: float = 0.0
-    cache: str | None = None  # "hit", "shared" or "miss", if a cache was asked
+    cache: str | None = None  # "hit", "shared" or "miss", if a cache was used
     first_chunks: list[Chunk] = []
     chunk_count: int = 0
     is_finished: bool = False
@@ -95,12 +94,10 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
 
     @classmethod
     def replay(cls, call: Call[R], status: int, headers: Mapping[str, str], body: bytes) -> ResponseStream[R]:
-        """Return a finished response made of recorded bytes.
-
-        Handlers that answer a call themselves use it.
+        """Return a finished response with recorded bytes, for handlers that answer calls themselves.
 
         Raises:
-            LMStudioError: What the bytes mean.
+            LMStudioError: The error that the bytes mean.
         """
         reader = call.make_reader(status, headers)
         stream = cls(call, _RecordedResponse(status, headers), reader, lambda: 0.0, 0.0)
@@ -118,11 +115,11 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
 
     @property
     def first_data(self) -> bytes:
-        """The bytes that were read for the first chunks; empty once more were requested."""
+        """The bytes that were read for the first chunks; empty once more have been requested."""
         return b"".join(self._first_data or ())
 
     def feed_first(self, data: bytes) -> bool:
-        """Read bytes of the body as `feed` does; return whether there are chunks now, or the end."""
+        """Read bytes of the body like `feed`; return whether there are chunks now, or the end."""
         self.first_chunks = self.feed(data)
         return bool(self.first_chunks) or self.is_finished
 
@@ -159,9 +156,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
         return chunks
 
     def feed_failure(self, error: TransportError) -> list[Chunk]:
-        """Read a broken connection.
-
-        After the finish reason, the answer is complete all the same; before it, it is not.
+        """Read a broken connection: after the finish reason, the answer is nevertheless complete.
 
         Raises:
             LMStudioError: `error` itself, with the reply so far, or the error that the end of the bytes means.
@@ -172,7 +167,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
         raise error
 
     def take_first_chunks(self) -> list[Chunk]:
-        """Return the first chunks, and forget them and what was sent.
+        """Return the first chunks, and discard them and the content of the request.
 
         Every handler has seen the response by now.
         """
@@ -181,7 +176,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
         return chunks
 
     def has_more(self) -> bool:
-        """Whether the answer goes on.
+        """Whether the answer continues.
 
         Raises:
             LMStudioError: The error after the chunks that were returned last.
@@ -205,7 +200,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
             self._observers += (observer,)
 
     def when_finished(self, callback: Callable[[], object]) -> None:
-        """Call back once the answer is complete: at once, if it is already."""
+        """Call back when the answer is complete: at once, if it is already."""
         if self.is_finished:
             callback()
         else:
@@ -217,6 +212,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
 
     def close(self) -> None:
         """Close the response.
+
         If its body was not read to the end, the connection is cut, so that the server stops.
         """
         try:
@@ -278,6 +274,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
 
 class Handler(Protocol):
     """A callable that turns a call into the plan of its response.
+
     A handler factory wraps one around the next.
     """
 
@@ -302,10 +299,7 @@ class _RecordedResponse(Struct, frozen=True):
 
 
 def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
-    """Add the request and a hint that fits the server to an error.
-
-    The token of the request is hidden in it.
-    """
+    """Add the request and a hint that fits the server to an error, and hide the token in it."""
     adapt_hint(error, call.peer.product)
     if call.request.api_token is not None:
         _hide(error, call.request.api_token)
@@ -315,7 +309,7 @@ def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
 
 
 def _hide(error: LMStudioError, token: Secret) -> None:
-    """Remove a token that a server quotes from an error, as errors are logged and shown."""
+    """Remove a token that the server quoted from an error, because errors are logged and shown."""
     error.message = str(token.redact(error.message))
     error.args = (error.message,)
     error.hint = str(token.redact(error.hint))
@@ -326,12 +320,12 @@ def _hide(error: LMStudioError, token: Secret) -> None:
         error.param, error.code = token.redact(error.param), token.redact(error.code)
 
 
-def _begun(*_: object) -> Never:
+def _refuse_second_reader(*_: object) -> Never:
     raise RuntimeError("the answer is already being read")
 
 
 def _is_output(chunks: list[Chunk]) -> bool:
-    """Whether one of the chunks is part of the answer, rather than an event about its making."""
+    """Whether one of the chunks is part of the answer, and not only an event of the server."""
     for chunk in chunks:
         if (
             chunk.content

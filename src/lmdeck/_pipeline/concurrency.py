@@ -1,10 +1,9 @@
-"""Limit simultaneous answers.
-Further requests wait in a fair queue, first come, first served.
+"""Limit simultaneous answers; further requests wait in a queue, first come, first served.
 
 A loaded instance of LM Studio answers `parallel` requests at once, four by default, and queues the rest silently while the
 client's time limits run. No time limit applies to a request that waits here, except the caller's. The server's limit is looked
-up when two answers are wanted at once for the first time; until then one may run. Four is assumed if LM Studio does not report
-its limit; other servers have their own queue.
+up at the first two simultaneous requests; until then, one may run. If LM Studio does not report its limit, it is assumed to be
+four; other servers have their own queue.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class FairSemaphore:
     """A semaphore of `limit` slots, granted in the order of the requests; thread-safe.
 
     `owner` identifies the calling thread or task. An owner that already holds every running slot (streams that it has not
-    closed) is granted another in spite of the limit, because it would wait for itself. A limit of None is
-    unknown: then one slot is granted.
+    closed) is granted another despite the limit, because it would wait for itself. While the limit is unknown (None), one slot
+    is granted.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class FairSemaphore:
         self._is_being_learned = False
 
     def after_fork(self) -> None:
-        """Start empty in a forked process: the slots and the lock belong to threads of the parent."""
+        """Discard the slots and the lock, which in a forked process belong to threads of the parent."""
         self._lock = self._make_lock()
         self._running = set()
         self._queue = deque()
@@ -73,6 +72,7 @@ class FairSemaphore:
 
     def should_learn_limit(self) -> bool:
         """Return True to exactly one caller while the limit is unknown.
+
         That caller must look it up and call `resize`.
         """
         with self._lock:
@@ -107,7 +107,7 @@ class FairSemaphore:
         return slot
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Return a place at the end of the queue; `is_granted` is True at once if a slot is free."""
+        """Return a slot at the end of the queue; it is granted at once if one is free."""
         slot = Slot(wake, self._owner())
         with self._lock:
             self._queue.append(slot)
@@ -147,7 +147,7 @@ def _no_wake_up() -> None:
 
 
 class ConcurrencyLimit:
-    """Waits for a slot, runs the next handler, and returns the slot when the response is closed."""
+    """A handler that waits for a slot, and returns it when the response is closed."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class ConcurrencyLimit:
         return stream
 
     def _learn_limit(self) -> Plan[None]:
-        """Look the limit up, unless it is known or being looked up; other requests wait meanwhile."""
+        """Look up the limit, unless it is known or being looked up; other requests wait meanwhile."""
         if self._look_up_limit is None or not self._semaphore.should_learn_limit():
             return
         limit = None

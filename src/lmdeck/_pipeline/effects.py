@@ -1,7 +1,7 @@
-"""The effects that a plan may ask for.
+"""The effects that a plan may yield.
 
-A plan is a generator that yields effects and is sent their results. It decides but performs nothing, so it is written once for
-sync and async, and tests drive it with plain values. `run_plan` and `run_plan_async` perform the effects.
+A plan is a generator that yields effects and is sent their results. It decides but does not perform them, so it is written once
+for sync and async, and tests drive it with plain values. `run_plan` and `run_plan_async` perform the effects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class FirstReads(Protocol):
-    """A response that is read until its first chunks; see `ResponseStream`."""
+    """A response that is read up to its first chunks; see `ResponseStream`."""
 
     response: Response
 
@@ -34,10 +34,10 @@ class Open(Struct, frozen=True):
 
 
 class Send(Struct, frozen=True):
-    """Effect: send the request and read its response until the first chunks.
+    """Effect: send the request and read its response up to the first chunks.
 
-    The result is the stream that `begin` makes of the response; or, where it makes none, the `Response`, of whose body nothing
-    was read. A response is closed if `begin` or a read raises.
+    The result is the stream that `begin` returns for the response; if it returns None, the `Response`, with an unread body. The
+    response is closed if `begin` or a read raises.
     """
 
     request: WireRequest
@@ -57,24 +57,23 @@ class Sleep(Struct, frozen=True):
 
 
 class RunBlocking(Struct, frozen=True):
-    """Effect: call a function that may block, and return its result.
-    The async driver calls it in a thread.
+    """Effect: call a function that may block; async code calls it in a thread.
+
+    The result is its return value.
     """
 
     function: Callable[[], object]
 
 
 class RunCallback(Struct, frozen=True):
-    """Effect: call the user's callback with a value.
-    The async driver awaits an awaitable result.
-    """
+    """Effect: call the user's callback with a value; async code awaits an awaitable result."""
 
     callback: Callable[[Any], object]
     value: object
 
 
 class Slot(Struct, eq=False):
-    """A place in a queue; `wake` is called once, from the thread that freed a slot."""
+    """A position in a queue; `wake` is called once, in the thread that freed a slot."""
 
     wake: Callable[[], object]
     owner: object
@@ -85,9 +84,7 @@ class Queue(Protocol):
     """A queue of waiting slots, such as a `FairSemaphore` or a `Latch`."""
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Return a place at the end of the queue.
-        `is_granted` is True at once if there is nothing to wait for.
-        """
+        """Return a slot at the end of the queue; it may be granted at once."""
         ...
 
     def release(self, slot: Slot) -> None:
@@ -96,8 +93,9 @@ class Queue(Protocol):
 
 
 class Acquire(Struct, frozen=True):
-    """Effect: wait in the queue.
-    The result is the acquired `Slot`; after `patience` seconds `on_long_wait` is called, once.
+    """Effect: wait in the queue. The result is the acquired `Slot`.
+
+    After `patience` seconds, `on_long_wait` is called once.
     """
 
     queue: Queue

@@ -1,7 +1,8 @@
 """The innermost handler: send a request, read its response up to the first chunks, log both.
 
-Requests and answers are logged on `lmdeck.http`, chunks on `lmdeck.stream`. Bodies are shortened. The token is never logged:
-`WireRequest` holds it apart from the headers.
+Until the first chunks, the caller has received nothing, so an outer handler may still send the request again. Requests and
+answers are logged on `lmdeck.http`, chunks on `lmdeck.stream`. Bodies are shortened. The token is never logged: in a
+`WireRequest`, it is separate from the headers.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from lmdeck._transport import Response
 from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
 from lmdeck.events import Chunk
 
-SHOWN_BODY = 2000
+MAX_BODY_CHARS = 2000
 _http = logging.getLogger("lmdeck.http")
 _stream = logging.getLogger("lmdeck.stream")
 
 
 class Exchange:
-    """Sends a request and reads its response until the first chunks."""
+    """A handler that sends a request and reads its response up to the first chunks."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -56,7 +57,7 @@ class Exchange:
         """Return the stream of a response, or None if it is an error.
 
         Raises:
-            MalformedStreamError: The body has a content coding that was not decoded; its bytes might be read as text.
+            MalformedStreamError: The body has a content coding that was not decoded.
         """
         call.peer.read_headers(response.headers)
         if response.status >= 300:
@@ -65,7 +66,7 @@ class Exchange:
             raise MalformedStreamError(
                 f"The answer's body has the content coding {response.undecoded!r}, which was not requested and cannot be "
                 "decoded.",
-                hint="Switch off compression in the proxy between here and the server.",
+                hint="Disable compression in the proxy in front of the server.",
             )
         reader = call.make_reader(response.status, response.headers)
         return ResponseStream(call, response, reader, self._clock, started)
@@ -80,8 +81,8 @@ def _refusal(call: Call[R], response: Response) -> Plan[APIError]:
             pieces.append(data)
             size += len(data)
     except TransportError as error:
-        # the status suffices
-        _stream.debug("%s the body of an error response broke off: %s", call.request_id, error.message)
+        # the status is enough
+        _stream.debug("%s the body of an error response was cut off: %s", call.request_id, error.message)
     finally:
         response.close()
     path = urlsplit(call.request.url).path
@@ -101,7 +102,7 @@ def _log_answer(answer: ResponseStream[R]) -> None:
 
 
 class _ChunkLog(StreamObserver):
-    """Logs each chunk of one response and its duration."""
+    """A log of the chunks of one response and of its duration."""
 
     def __init__(self, stream: ResponseStream[Any]) -> None:
         self._stream = stream
@@ -119,8 +120,8 @@ class _ChunkLog(StreamObserver):
 def _shortened(body: bytes | None) -> str:
     if not body:
         return ""
-    text = body[:SHOWN_BODY].decode("utf-8", "replace")
-    return text if len(body) <= SHOWN_BODY else f"{text}… ({len(body)} bytes)"
+    text = body[:MAX_BODY_CHARS].decode("utf-8", "replace")
+    return text if len(body) <= MAX_BODY_CHARS else f"{text}… ({len(body)} bytes)"
 
 
 def log_to_stderr() -> None:

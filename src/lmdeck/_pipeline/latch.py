@@ -11,7 +11,7 @@ from lmdeck._pipeline.effects import Slot
 
 
 class Latch:
-    """Opens once; everyone who waits for it is then granted a slot. Thread-safe."""
+    """A latch that opens once; then all that wait for it are granted a slot. Thread-safe."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self._lock = lock
@@ -19,7 +19,7 @@ class Latch:
         self._is_open = False
 
     def enqueue(self, wake: Callable[[], object]) -> Slot:
-        """Return a place among those that wait; `is_granted` is True at once if the latch is open."""
+        """Return a slot that waits; it is granted at once if the latch is open."""
         slot = Slot(wake, None)
         with self._lock:
             slot.is_granted = self._is_open
@@ -28,7 +28,7 @@ class Latch:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Leave the waiting ones."""
+        """Stop waiting."""
         with self._lock:
             if slot in self._waiting:
                 self._waiting.remove(slot)

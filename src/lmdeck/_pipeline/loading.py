@@ -1,12 +1,13 @@
-"""Load each model once, and notice models that unload each other.
+"""Load each model once, and detect models that evict each other.
 
-LM Studio loads a model once per concurrent request (bug #1751). The first request for a model is sent at once. A second one,
-before the first byte of that answer, triggers a look at the server's list: if the model is not loaded, it and all others wait
-for that byte; otherwise nobody waits. Sequential requests cause no look-ups.
+LM Studio loads a model once per concurrent request (bug #1751). The first request for a model is sent at once. A second one
+before the first byte of that answer triggers a look-up in the server's list: if the model is not loaded, this request and all
+further ones wait for that byte; otherwise none waits. Sequential requests do not cause look-ups.
 
 LM Studio keeps only one of the models that it loads on demand. When a client returns to a model that it used before another
-one, the server's list shows whether it is still loaded. The list is looked at once a minute at most. Source: LM Studio docs,
-`ttl-and-auto-evict.md`.
+one, the server's list shows whether it is still loaded. The list is requested at most once a minute.
+
+Source: LM Studio docs, `ttl-and-auto-evict.md`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from lmdeck.events import ModelEvicted
 from lmdeck.model_info import ModelInfo
 
 READY_SECONDS = 30.0
-MOST_MODELS = 64
-SECONDS_BETWEEN_LOOKS = 60.0
+MAX_MODELS = 64
+LOOK_UP_INTERVAL = 60.0
 TTL_EXPIRED = "Its `ttl` of {:g} s had passed: set a longer one."
 EVICTED = (
     "Loaded now: {}. LM Studio unloads a model that it loaded on demand when it loads another one: load both with "
@@ -39,25 +40,23 @@ T = TypeVar("T")
 
 
 class ModelUse(Struct, frozen=True):
-    """When a model that has answered was last asked, and the `ttl` of that request."""
+    """The time of the last answered request for a model, and its `ttl`."""
 
     at: float
     ttl: float | None
 
 
 class ModelWait(Latch):
-    """The requests that wait for one model, whose first request was sent."""
+    """The requests that wait for one model, for which the first request was sent."""
 
     was_checked = False
     is_cold = False
 
 
 class LoadOnce:
-    """A handler that sends one request first for a model that is not loaded.
+    """A handler that sends one request for a model that is not loaded; the others wait for it.
 
-    The others wait for it.
-
-    `is_loaded` is a plan that looks at the server's list; `on_loaded` is called after a model was loaded for a request.
+    `is_loaded` is a plan that checks the server's list; `on_loaded` is called after a model was loaded for a request.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class LoadOnce:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Start without waiting requests; in a forked process they are the parent's."""
+        """Discard the waiting requests, which in a forked process are those of the parent."""
         self._lock = self._make_lock()
         self._loading: dict[str, ModelWait] = {}
         self._ready_until: dict[str, float] = {}
@@ -114,14 +113,15 @@ class LoadOnce:
     def exclusively(self, model: str, make: Callable[[], Plan[T]]) -> Plan[T]:
         """Return a plan that loads a model while no other plan or request of this client does.
 
-        Those wait until it has ended. It must look first whether the model is loaded, as another may have loaded it meanwhile.
+        The others wait until it has ended. `make` must first check whether the model is loaded, since another plan may have
+        loaded it meanwhile.
         """
         while True:
             is_first, loading = self._begin(model)
             if is_first:
                 break
             yield Acquire(loading)
-        loading.was_checked = loading.is_cold = True  # requests wait without a look
+        loading.was_checked = loading.is_cold = True  # requests wait without a look-up
         try:
             result = yield from make()
             self._note_ready(model, loading)
@@ -130,7 +130,7 @@ class LoadOnce:
         return result
 
     def note_loaded(self, models: Iterable[str]) -> None:
-        """Note models that are loaded now: they have answered, or a list says so."""
+        """Record models that are loaded, according to an answer or a list."""
         self._ready_until |= dict.fromkeys(models, self._clock() + READY_SECONDS)
 
     def _begin(self, model: str) -> tuple[bool, ModelWait]:
@@ -158,11 +158,10 @@ class LoadOnce:
         loading.open()
 
     def _check_loaded(self, model: str, loading: ModelWait) -> Plan[None]:
-        """Look once whether the model is loaded; if it is, end the wait."""
+        """Check once whether the model is loaded; if it is, end the wait."""
         with self._lock:
-            is_mine = not loading.was_checked
-            loading.was_checked = True
-        if not is_mine:
+            was_checked, loading.was_checked = loading.was_checked, True
+        if was_checked:
             return
         loading.is_cold = not (yield from self._is_loaded(model))
         if not loading.is_cold:
@@ -170,7 +169,7 @@ class LoadOnce:
             loading.open()
 
     def _note_use(self, call: Call[R]) -> None:
-        if len(self._uses) >= MOST_MODELS and call.model not in self._uses:
+        if len(self._uses) >= MAX_MODELS and call.model not in self._uses:
             self._uses.clear()
         self._uses[call.model] = ModelUse(self._clock(), call.ttl)
 
@@ -186,7 +185,7 @@ class LoadOnce:
 class WatchEvictions:
     """A handler that reports models that were unloaded between two of their requests.
 
-    `look_up` is a plan of the server's list, None where there is none.
+    `look_up` is a plan that returns the server's list, or None.
     """
 
     def __init__(
@@ -206,13 +205,13 @@ class WatchEvictions:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Start without what the parent process knows."""
+        """Discard the state of the parent process."""
         self._lock = self._make_lock()
         self._last = ""
-        self._looked_at = -math.inf
+        self._looked_up_at = -math.inf
 
     def __call__(self, call: Call[R]) -> Plan[ResponseStream[R]]:
-        """Return the plan of the next handler, with a look at the list before it if one is due.
+        """Return the plan of the next handler, after a look at the server's list if that is due.
 
         Raises:
             LMStudioError: What the next handler raises.
@@ -220,24 +219,24 @@ class WatchEvictions:
         if call.model == self._last:
             return self._inner(call)
         earlier = self._switch(call.model)
-        return self._inner(call) if earlier is None else self._look_first(call, earlier)
+        return self._inner(call) if earlier is None else self._check_first(call, earlier)
 
     def _switch(self, model: str) -> ModelUse | None:
-        """Return the earlier use of another model than the last one, if the list is to be looked at."""
+        """Record a change of the model; return its earlier use if the list must be checked."""
         with self._lock:
             self._last = model
-            if self._clock() - self._looked_at < SECONDS_BETWEEN_LOOKS:
+            if self._clock() - self._looked_up_at < LOOK_UP_INTERVAL:
                 return None
             earlier = self._inner.last_use(model)
             if earlier is not None:
-                self._looked_at = self._clock()
+                self._looked_up_at = self._clock()
             return earlier
 
-    def _look_first(self, call: Call[R], earlier: ModelUse) -> Plan[ResponseStream[R]]:
-        yield from self._look(call.model, earlier)
+    def _check_first(self, call: Call[R], earlier: ModelUse) -> Plan[ResponseStream[R]]:
+        yield from self._check(call.model, earlier)
         return (yield from self._inner(call))
 
-    def _look(self, model: str, earlier: ModelUse) -> Plan[None]:
+    def _check(self, model: str, earlier: ModelUse) -> Plan[None]:
         models = yield from self._look_up()
         named = [each for each in models or () if model in (each.key, *(one.id for one in each.instances))]
         if not named or any(each.instances for each in named):

@@ -1,6 +1,6 @@
 """Retries: the policy as data, and the handler that follows it.
 
-A request is sent again only while no chunk of its answer was returned.
+A request is sent again only if no chunk of its answer has been returned.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeou
 from lmdeck.events import RequestRetried
 
 _log = logging.getLogger("lmdeck.http")
-STILL_LOADING = "The server is still loading its model: wait, or raise `first_token_timeout`."
+STILL_LOADING = "The server is still loading its model: wait, or increase `first_token_timeout`."
 NOT_REPEATED = (
-    "The server may have begun the work, so the request was not sent again: check what it did before you repeat it."
+    "The server may have started the work, so the request was not sent again: check its effect before you repeat it."
 )
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two requests to a server that is loading
+MIN_PAUSE, MAX_PAUSE = 0.2, 2.0  # seconds between two requests to a server that is loading
 GATEWAY_TIMEOUTS = frozenset({504, 524})  # 524 is Cloudflare's
 
 
@@ -32,7 +32,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """Exponential backoff with jitter; `attempts` counts the first try, times are seconds.
 
     While the server loads its model, the request is repeated for up to `loading` seconds, which does not count as attempts.
-    Otherwise a delay is `delay · 2ⁿ`, at most `max_delay`, plus up to the share `jitter` of it, so that clients spread out.
+    Otherwise a delay is `delay · 2ⁿ`, at most `max_delay`, plus a random fraction of it up to `jitter`.
     """
 
     attempts: int = 3
@@ -50,14 +50,14 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     def waits_while_loading(self, total: float | None) -> Iterator[float]:
         """Yield the waits for a server that loads its model.
 
-        They add up to `loading` seconds, or to the call's own limit if shorter.
+        Their sum is `loading` seconds, or the call's own limit `total` if that is shorter.
         """
         left = self.loading if total is None else min(self.loading, total)
-        pause = FIRST_PAUSE
+        pause = MIN_PAUSE
         while left > 0:
             yield min(pause, left)
             left -= pause
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, MAX_PAUSE)
 
     def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:
         """Yield the wait before each further attempt."""
@@ -65,14 +65,14 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             yield min(self.delay * 2 ** min(attempt, 30), self.max_delay) * (1 + self.jitter * rng())
 
     def wait(self, delay: float, error: LMStudioError, *, has_effects: bool = False) -> float | None:
-        """Return the wait after `error`, or None if the request is not to be sent again.
+        """Return the wait after `error`, or None if the request must not be sent again.
 
-        A server's `Retry-After` takes precedence over the schedule; above `max_retry_after` the error is raised at once.
-        A request with effects is sent again only if the server cannot have begun its work.
+        A server's `Retry-After` takes precedence over the schedule; above `max_retry_after`, the error is raised at once.
+        A request with effects is sent again only if the server cannot have started its work.
         """
         if isinstance(error, APIError) and error.status in GATEWAY_TIMEOUTS:
-            return None  # the model still works on the first request
-        if not error.retryable or (has_effects and may_have_begun(error)):
+            return None  # the model is still working on the first request
+        if not error.retryable or (has_effects and may_have_started(error)):
             return None
         retry_after = error.retry_after if isinstance(error, APIError) else None
         if retry_after is None:
@@ -80,8 +80,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return None if retry_after > self.max_retry_after else max(retry_after, delay)
 
 
-def may_have_begun(error: LMStudioError) -> bool:
-    """Whether the server may have begun the work of a failed request.
+def may_have_started(error: LMStudioError) -> bool:
+    """Whether the server may have started the work of a failed request.
 
     It may if it was reached and did not refuse at once.
     """
@@ -92,7 +92,7 @@ def may_have_begun(error: LMStudioError) -> bool:
 
 
 class Retry:
-    """Runs the next handler, and runs it again after a wait as the policy says."""
+    """A handler that runs the next one, and again after a wait according to the policy."""
 
     def __init__(
         self, inner: Handler, policy: RetryPolicy, rng: Callable[[], float] = random.random, bus: EventBus | None = None
@@ -138,8 +138,8 @@ class Retry:
 
 
 def _explain(error: LMStudioError, call: Call[R], *, was_loading: bool) -> None:
-    """Explain in the hint why a request that might succeed later was not sent again."""
+    """Explain in the hint why a request that may succeed later was not sent again."""
     if is_loading(error) or (was_loading and isinstance(error, RequestTimeoutError)):
         error.hint = STILL_LOADING
-    elif call.has_effects and error.retryable and may_have_begun(error):
+    elif call.has_effects and error.retryable and may_have_started(error):
         error.hint = f"{error.hint} {NOT_REPEATED}"

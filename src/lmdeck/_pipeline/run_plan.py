@@ -1,5 +1,6 @@
 """Run a plan: perform each effect that it yields and send the result back.
-One runner for sync, one for async.
+
+There is one runner for sync and one for async.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def drive(plan: Plan[T], transport: Transport, interruption: Interruption | None
 
 async def drive_async(plan: Plan[T], transport: AsyncTransport) -> T:
     """Run a plan of pipeline effects over an async transport.
+
     A cancellation closes the plan and its connection.
     """
     return await run_plan_async(plan, partial(_perform_async, transport))
@@ -125,7 +127,7 @@ async def _perform_async(transport: AsyncTransport, effect: Effect) -> object:
         case Read():
             return await cast("AsyncResponse", effect.response).read()
         case Sleep(seconds):
-            import asyncio  # imported late: it takes longer to import than lmdeck, and sync code never needs it
+            import asyncio  # imported late: importing it takes longer than lmdeck, and sync code never needs it
 
             await asyncio.sleep(seconds)
         case RunBlocking(function):

@@ -36,7 +36,7 @@ _PER_CHUNK = (StreamStarted, ContentReceived, ReasoningReceived, ToolCallStarted
 
 
 class Telemetry:
-    """Publishes start, chunks and end of each request; without listeners it costs nothing."""
+    """A handler that publishes start, chunks and end of each request, if there are listeners."""
 
     def __init__(self, inner: Handler, bus: EventBus, clock: Callable[[], float]) -> None:
         self._inner = inner
@@ -67,7 +67,7 @@ class Telemetry:
 
 
 class _EventPublisher(StreamObserver):
-    """Publishes the events of one request that have listeners; the others are not created."""
+    """A publisher of the events of one request; events without listeners are not created."""
 
     def __init__(self, call: Call[Any], bus: EventBus, clock: Callable[[], float]) -> None:
         self._request_id = call.request_id
@@ -94,7 +94,7 @@ class _EventPublisher(StreamObserver):
             self._bus.emit(event)
 
     def follow(self, stream: ResponseStream[Any]) -> None:
-        """Publish what happens to the response."""
+        """Publish the events of the response."""
         self._stream = stream
         stream.observe(self)
         if not self._is_over:
@@ -129,7 +129,7 @@ class _EventPublisher(StreamObserver):
         self._publish_end(RequestFailed, error=error)
 
     def on_closed(self) -> None:
-        """Publish that the answer was left, unless it is complete or has failed."""
+        """Publish that the answer was abandoned, unless it is complete or has failed."""
         is_failing = self._stream is not None and self._stream.failure is not None  # `on_failed` follows
         if not (self._is_over or is_failing):
             self._is_over = True

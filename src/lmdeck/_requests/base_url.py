@@ -1,4 +1,4 @@
-"""The base URL of the server, in every form that people use."""
+"""The base URL of the server, in every common form."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class BaseURL(Struct, frozen=True):
     @classmethod
     def from_url(cls, url: str) -> BaseURL:
         """Read a base URL.
+
         The default scheme is `http://`, and a trailing `/`, `/v1` or `/api/v1` is removed.
 
         Raises:

@@ -1,4 +1,5 @@
 """The request body of a chat, made acceptable to LM Studio.
+
 Each change is an `adjusted` problem of the reply.
 
 The requirements come from LM Studio's docs (`3_openai-compat`) and its bug tracker: content must not be null, `tool_choice` is
@@ -123,9 +124,9 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_tool(tool: object) -> dict[str, Any]:
-    """Return a tool in OpenAI's format, or build it from its inner part.
+    """Return a tool in OpenAI's format, `{"type": "function", "function": {"name": …, …}}`.
 
-    The format is `{"type": "function", "function": {"name": …, …}}`.
+    `tool` is a `Tool`, a dict in that format, or its inner part.
 
     Raises:
         ConfigurationError: The tool is not a mapping, or has no name.
@@ -141,7 +142,7 @@ def checked_tool(tool: object) -> dict[str, Any]:
 
 
 def demands_call(choice: object) -> bool:
-    """Whether a tool choice, in OpenAI's or Anthropic's words, demands a call."""
+    """Whether a tool choice, in OpenAI's or Anthropic's format, demands a call."""
     kind = choice.get("type") if isinstance(choice, Mapping) else choice
     return kind in {"required", "any", "tool", "function"}
 
@@ -185,22 +186,22 @@ def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[s
 def _adjusted_choice(
     choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]], fixes: CompatibilityFixes
 ) -> tuple[str | Mapping[str, Any] | None, list[dict[str, Any]]]:
-    """Return `required` and only the named tool if the choice names a tool.
+    """Return the tool choice and the tools to send.
 
-    The choice is the tool's name or OpenAI's object for it.
+    If the choice is a tool's name or OpenAI's object for it, that is `required` with only this tool.
     """
     if choice is None or choice in TOOL_CHOICES:
         if choice == "required" and not tools:
             raise ConfigurationError(
-                "tool_choice is 'required' but no tool is offered.", hint="Add tools with with_tools."
+                "tool_choice is 'required', but no tool is offered.", hint="Add tools with with_tools."
             )
         return choice, tools
     name = choice if isinstance(choice, str) else _chosen_name(choice)
     chosen = [tool for tool in tools if tool_name(tool) == name]
     if not chosen:
         offered = ", ".join(tool_name(tool) for tool in tools) or "none"
-        raise UnknownToolError(f"tool_choice names {name!r}, but the tools offered are: {offered}.")
-    if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+        raise UnknownToolError(f"tool_choice names {name!r}, but the offered tools are: {offered}.")
+    if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with only that tool."):
         return "required", chosen
     return ({"type": "function", "function": {"name": name}} if isinstance(choice, str) else choice), tools
 
@@ -226,10 +227,7 @@ def _adjusted_options(options: Mapping[str, Any], fixes: CompatibilityFixes) -> 
 
 
 def without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object without its null fields.
-
-    They carry no information and may be refused (`strict: null`).
-    """
+    """Return an object without its null fields, which may be refused (`strict: null`)."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -1,6 +1,6 @@
 """The questions of `lm.decide` as request bodies.
 
-The bodies are those of `/v1/decisions`, of `/v1/systemone`, and of a chat that stands in for both.
+The bodies are those of `/v1/decisions`, of `/v1/systemone`, and of a chat that emulates both.
 
 Sources: LM Studio docs `3_openai-compat/decisions.md` and `5_typesafe-compat/systemone.md`; the types of a question and its
 limits are those of OpenAI's `decision_create_params` and of TypeSafe's System One (`noul`, `choice`, `score`).
@@ -28,7 +28,7 @@ Kind = Literal["predicate", "choice", "score"]
 
 
 class Option(Struct, frozen=True):
-    """One possible answer: the caller's value, the word it travels as, and what it means."""
+    """One possible answer: the caller's value, its label in the request, and its meaning."""
 
     value: Any
     label: str
@@ -51,7 +51,7 @@ def checked_questions(questions: object) -> list[AskedQuestion]:
     """Return the questions in one form.
 
     Raises:
-        ConfigurationError: There is none, or too many, or one has no instructions, or no type that can be answered.
+        ConfigurationError: There are none or too many, or one has no instructions or an unsupported type.
     """
     if not isinstance(questions, Mapping) or not 1 <= len(questions) <= MOST_QUESTIONS:
         raise ConfigurationError(
@@ -77,13 +77,13 @@ def _checked(name: object, question: object) -> AskedQuestion:
     labels = {option.label for option in options}
     if not 2 <= len(options) <= MOST_OPTIONS or len(labels) < len(options):
         raise ConfigurationError(
-            f"The question {name!r} needs between 2 and {MOST_OPTIONS} answers that are written differently.",
+            f"The question {name!r} needs between 2 and {MOST_OPTIONS} different answers.",
             hint="Name each possible answer once.",
         )
     return AskedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)
 
 
-def _values(name: str, kind: Any) -> tuple[Kind, list[Any]]:  # a type, or a value that stands for one
+def _values(name: str, kind: Any) -> tuple[Kind, list[Any]]:  # a type, or a value that represents one
     if kind is bool:
         return "predicate", [True, False]
     if isinstance(kind, range):
@@ -110,7 +110,7 @@ def state_text(state: object) -> str:
     """Return the input of a decision as text; anything but text becomes JSON.
 
     Raises:
-        ConfigurationError: It is empty, or has no form in JSON.
+        ConfigurationError: It is empty, or cannot be written as JSON.
     """
     if isinstance(state, str):
         text = state
@@ -126,25 +126,25 @@ def state_text(state: object) -> str:
     return text
 
 
-def image_urls(images: Sequence[ImageSource], changes: CompatibilityFixes) -> list[str]:
-    """Return images as data URLs: LM Studio's decision models take inline base64 only.
+def image_urls(images: Sequence[ImageSource], fixes: CompatibilityFixes) -> list[str]:
+    """Return images as data URLs: LM Studio's decision models accept only inline base64.
 
     Raises:
-        ConfigurationError: An image cannot be read, is too large, or is of no known kind.
-        InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
+        ConfigurationError: An image cannot be read, is too large, or is not of a known format.
+        InvalidRequestError: An image is a URL, or LM Studio does not accept its format and Pillow is not installed.
     """
-    as_given = not changes.is_enabled("images")
-    urls = [str(image_part(image, as_given=as_given)["image_url"]["url"]) for image in images]
-    return urls if as_given else [checked_url(url, changes) for url in urls]
+    unchanged = not fixes.is_enabled("images")
+    urls = [str(image_part(image, unchanged=unchanged)["image_url"]["url"]) for image in images]
+    return urls if unchanged else [checked_url(url, fixes) for url in urls]
 
 
 def decisions_body(model: str, text: str, images: Sequence[str], asked: Sequence[AskedQuestion]) -> dict[str, Any]:
     """Build the body of `POST /v1/decisions`."""
-    shown: str | list[dict[str, Any]] = text
+    input_: str | list[dict[str, Any]] = text
     if images:
         parts = [{"type": "input_image", "image_url": url} for url in images]
-        shown = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}, *parts]}]
-    return {"model": model, "input": shown, "questions": [_openai_question(question) for question in asked]}
+        input_ = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}, *parts]}]
+    return {"model": model, "input": input_, "questions": [_openai_question(question) for question in asked]}
 
 
 def _openai_question(question: AskedQuestion) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _described(name: str, value: object, option: Option) -> dict[str, Any]:
 
 
 def _instructions(question: AskedQuestion) -> str:
-    """Return the instructions; a predicate has no other place for what True and False mean."""
+    """Return the instructions; for a predicate, with the meanings of True and False."""
     if question.kind != "predicate":
         return question.instructions
     meanings = [f"{option.label}: {option.description}" for option in question.options if option.description]

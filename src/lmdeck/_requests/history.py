@@ -48,24 +48,26 @@ def normal_messages(
 def _normal(
     message: Message | Mapping[str, Any], position: int, fixes: CompatibilityFixes, ids: CallIds
 ) -> dict[str, Any]:
-    shown = message.to_dict() if isinstance(message, Message) else dict(message)
+    normal = message.to_dict() if isinstance(message, Message) else dict(message)
     where = f"Message {position}"
-    if shown.get("role") not in ROLES:
+    if normal.get("role") not in ROLES:
         raise ConfigurationError(
-            f"{where} has the role {shown.get('role')!r}; it must be one of {', '.join(ROLES)}.",
+            f"{where} has the role {normal.get('role')!r}; it must be one of {', '.join(ROLES)}.",
             hint="Correct the message's `role`.",
         )
-    if not isinstance(shown.get("content"), str):
-        shown["content"] = _content(shown, where, fixes)
-    calls = shown.pop("tool_calls", None)
+    if not isinstance(normal.get("content"), str):
+        normal["content"] = _content(normal, where, fixes)
+    calls = normal.pop("tool_calls", None)
     if calls:
-        shown["tool_calls"] = [ids.call(call, where) for call in calls]
-    if shown["role"] == "tool":
-        shown["tool_call_id"] = ids.result(shown.get("tool_call_id"), where)
-    return shown
+        normal["tool_calls"] = [ids.call(call, where) for call in calls]
+    if normal["role"] == "tool":
+        normal["tool_call_id"] = ids.result(normal.get("tool_call_id"), where)
+    return normal
 
 
-def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) -> Any:  # text, parts, or as given
+def _content(
+    message: Mapping[str, Any], where: str, fixes: CompatibilityFixes
+) -> Any:  # text, parts, or the caller's value
     """Return content that is not text in a form that LM Studio accepts."""
     if "content" not in message:
         return ""
@@ -85,9 +87,7 @@ def _content(message: Mapping[str, Any], where: str, fixes: CompatibilityFixes) 
 
 
 def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    """Whether a list consists of content parts, which name their type.
-    A tool's result may be any list.
-    """
+    """Whether a list consists of content parts; a tool's result may be any list."""
     if not isinstance(content, (list, tuple)) or not (content or any_mapping):
         return False
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
@@ -137,17 +137,17 @@ class CallIds(Struct):
         id_ = self.unique(call.get("id"), where)
         return {"id": id_, "type": "function", "function": self._function(function, where)}
 
-    def unique(self, given: object, where: str) -> str:
-        """Return the id to send for a call: the given one, unless it is missing or already in use."""
-        named = str(given or "")
-        id_ = named
-        if not named or named in self.used:
+    def unique(self, original: object, where: str) -> str:
+        """Return the id to send for a call: the original one unless it is missing or in use."""
+        written = str(original or "")
+        id_ = written
+        if not written or written in self.used:
             fresh = self._fresh()
-            what = f"the repeated call id {named!r}" if named else "a missing call id"
+            what = f"the repeated call id {written!r}" if written else "a missing call id"
             if self.fixes.apply("call_ids", f"{where}: {what} was replaced by {fresh!r}."):
                 id_ = fresh
         self.used.add(id_)
-        self.waiting.append((named, id_))
+        self.waiting.append((written, id_))
         return id_
 
     def _function(self, function: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -158,27 +158,28 @@ class CallIds(Struct):
             return {"name": str(function["name"]), "arguments": arguments}
         return {"name": str(function["name"]), "arguments": _as_json(arguments or {}, where)}
 
-    def result(self, given: object, where: str) -> str:
+    def result(self, original: object, where: str) -> str:
         """Return the id of the call that a result belongs to.
-        Without an id, the first call that has no result.
+
+        For a result without an id, it is the first call without a result.
 
         Raises:
-            ConfigurationError: The result has no id, and no call is without a result.
+            ConfigurationError: The result has no id, and every call has a result.
         """
-        named = str(given or "")
+        written = str(original or "")
         for entry in self.waiting:
-            if entry[0] == named:
+            if entry[0] == written:
                 self.waiting.remove(entry)
                 return entry[1]
-        if named or not self.fixes.is_enabled("call_ids"):
-            return named
+        if written or not self.fixes.is_enabled("call_ids"):
+            return written
         if not self.waiting:
             raise ConfigurationError(
-                f"{where} is a tool's result, but no call waits for one.",
-                hint="Put the assistant's message with the call before it.",
+                f"{where} is a tool's result, but every call before it has a result.",
+                hint="Insert the assistant's message with the call before it.",
             )
         _, id_ = self.waiting.popleft()
-        self.fixes.apply("call_ids", f"{where}: the missing tool_call_id was filled in as {id_!r}.")
+        self.fixes.apply("call_ids", f"{where}: the missing tool_call_id was set to {id_!r}.")
         return id_
 
     def _fresh(self) -> str:

@@ -1,6 +1,6 @@
 """Conversion of WebP, GIF and BMP to PNG, and downscaling, with Pillow.
 
-Pillow's decoders get security fixes. Pillow is an optional dependency (extra `images`), imported with the first image that
+Pillow, whose decoders receive security fixes, is an optional dependency (extra `images`) and imported with the first image that
 needs it. Only the decoder of the detected format is enabled.
 """
 
@@ -40,16 +40,14 @@ def as_png(data: bytes, kind: str) -> bytes:
         return _png(image)
 
 
-def scaled_down(data: bytes, kind: str, most_pixels: int) -> bytes:
-    """Return a PNG or JPEG scaled down to at most `most_pixels` pixels.
-
-    Format and proportions stay the same.
+def scaled_down(data: bytes, kind: str, max_pixels: int) -> bytes:
+    """Return a PNG or JPEG scaled down to at most `max_pixels` pixels, in the same format.
 
     Raises:
         InvalidRequestError: The image cannot be decoded, or has too many pixels to be decoded.
     """
     with _opened(data, kind) as image:
-        factor = sqrt(most_pixels / (image.width * image.height))
+        factor = sqrt(max_pixels / (image.width * image.height))
         size = max(int(image.width * factor), 1), max(int(image.height * factor), 1)
         image.draft(None, size)  # a JPEG is decoded at half, a quarter or an eighth of its size
         _check_size(image, kind.upper())
@@ -68,7 +66,7 @@ def _opened(data: bytes, kind: str) -> Iterator[Image.Image]:
     Raises:
         InvalidRequestError: The image cannot be decoded, or has too many pixels.
     """
-    from PIL import Image  # imported late: most images need no conversion
+    from PIL import Image  # imported late: most images do not need conversion
 
     name = FORMATS.get(kind, kind.upper())
     try:

@@ -27,6 +27,7 @@ ISATAP = {0x00005EFE, 0x02005EFE}  # RFC 5214: the 32 bits before the IPv4 addre
 
 class AddressGuard:
     """A check that refuses addresses outside the public internet.
+
     `refused` is the last refused address.
     """
 
@@ -118,10 +119,10 @@ def redirected(url: str, location: str, count: int, guard: AddressGuard) -> str:
 
 
 def check_head(url: str, status: int, headers: Mapping[str, str], max_bytes: int) -> None:
-    """Check that the head of a response allows for an image of at most `max_bytes`.
+    """Check that the head of a response is that of an image of at most `max_bytes`.
 
     Raises:
-        InvalidRequestError: The status, content type or length does not fit.
+        InvalidRequestError: The status, content type or length is not.
     """
     shown = redact_url(url)[:200]
     if status != 200:
@@ -143,7 +144,7 @@ def too_large(url: str, max_bytes: int) -> InvalidRequestError:
 
 
 def checked_image(url: str, data: bytes) -> bytes:
-    """Return the bytes of an image, independent of its content type.
+    """Return the bytes of an image, whatever its content type says.
 
     Raises:
         InvalidRequestError: The bytes are not an image of a supported format.

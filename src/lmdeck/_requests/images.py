@@ -27,9 +27,10 @@ IN_URI = "the image in the data URI"
 _DATA_URI = late_pattern(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
-def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
+def image_part(image: ImageSource, *, unchanged: bool = False) -> dict[str, Any]:
     """Return the content part of an image: a path, bytes or a data URI.
-    With `as_given`, also any URL.
+
+    With `unchanged`, a URL of any kind is also allowed, and not checked.
 
     Raises:
         ConfigurationError: The file cannot be read, is too large, or is not an image of a known format.
@@ -37,9 +38,9 @@ def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
     """
     image = image.source if isinstance(image, Image) else image
     if isinstance(image, (bytes, bytearray)):
-        return _part(bytes(image), "the image given as bytes")
+        return _part(bytes(image), "the image passed as bytes")
     text = os.fspath(image)
-    if as_given and text.startswith(("data:", "http://", "https://")):
+    if unchanged and text.startswith(("data:", "http://", "https://")):
         return {"type": "image_url", "image_url": {"url": text}}
     if text.startswith(("data:", "http://", "https://")):
         return _part(_decoded(text), IN_URI)
@@ -48,7 +49,8 @@ def image_part(image: ImageSource, *, as_given: bool = False) -> dict[str, Any]:
 
 def checked_url(url: str, fixes: CompatibilityFixes) -> str:
     """Return the data URI of a PNG or JPEG that LM Studio accepts.
-    Conversion and downscaling are recorded.
+
+    Conversion and downscaling are recorded in `fixes`.
 
     Raises:
         ConfigurationError: It is not a base64 data URI of an image.
@@ -71,10 +73,7 @@ def checked_url(url: str, fixes: CompatibilityFixes) -> str:
 
 
 def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
-    """Name images as a possible cause in the hint of an error without a reason.
-
-    The request must have images.
-    """
+    """Name the images of a request as a possible cause in the hint of an error without a reason."""
     parts = (
         part
         for message in body.get("messages") or ()
@@ -90,7 +89,7 @@ def _decoded(url: str) -> bytes:
     if not url.lower().startswith("data:"):
         raise InvalidRequestError(
             f"LM Studio does not fetch images from a URL such as {redact_url(url)[:200]}.",
-            hint="Let lmdeck fetch it, `images=[lm.fetch_image(url)]`, or pass the path or bytes of a file.",
+            hint="Let lmdeck fetch it with `images=[lm.fetch_image(url)]`, or pass the path or bytes of a file.",
         )
     match = _DATA_URI.fullmatch(url)
     try:

@@ -1,7 +1,7 @@
 """Message orders that some prompt templates refuse; they are reported and sent unchanged.
 
-A result without its call, calls without their results, a system message in the middle, two assistant messages in a row
-(lmstudio-bug-tracker #1452, #2218; home-llm #384). Which of these a model accepts depends on its template.
+They are a result without its call, calls without their results, a system message in the middle, and two assistant messages in a
+row (lmstudio-bug-tracker #1452, #2218; home-llm #384). The template of a model determines which of these it accepts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any
 
 from lmdeck.messages import Problem
 
-ORPHAN = "{where} is the result of the call {id!r}, which no message before it has: add the assistant's message with the call."
+ORPHAN = (
+    "{where} is the result of the call {id!r}, which no earlier message has: add the assistant's message with the call."
+)
 
 
 def chat_order(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -52,7 +54,8 @@ def _misplaced(role: str, before: str, waiting: Iterable[str]) -> str | None:
 
 def items_order(items: object, *, continues: bool) -> Iterator[Problem]:
     """Yield the order problems of the input of `/v1/responses`.
-    A stored response may contain the calls.
+
+    If it `continues` a stored response, that may have the calls.
     """
     if continues or not isinstance(items, (list, tuple)):
         return

@@ -1,6 +1,4 @@
-"""The request bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages`.
-
-They are made acceptable to LM Studio.
+"""The request bodies of `/api/v1/chat`, `/v1/responses` and `/v1/messages` for LM Studio.
 
 Sources: LM Studio docs `2_rest/chat.md`, `3_openai-compat/responses.md`, `4_anthropic-compat/messages.md`. LM Studio refuses an
 empty `text` and empty tool parameters (lmstudio-bug-tracker).
@@ -24,9 +22,7 @@ EMPTY_SCHEMA = {"type": "object", "properties": {}}
 
 
 def native_input(text: str, images: Sequence[ImageSource], fixes: CompatibilityFixes) -> str | list[dict[str, Any]]:
-    """Return a user message as `input` of `/api/v1/chat`.
-
-    Converted images are recorded in `fixes`.
+    """Return a user message as `input` of `/api/v1/chat`; record converted images in `fixes`.
 
     Raises:
         ConfigurationError: An image cannot be read, is too large, or is of an unknown format.
@@ -40,9 +36,9 @@ def native_input(text: str, images: Sequence[ImageSource], fixes: CompatibilityF
 
 
 def _image_url(image: ImageSource, fixes: CompatibilityFixes) -> str:
-    as_given = not fixes.is_enabled("images")
-    url = str(image_part(image, as_given=as_given)["image_url"]["url"])
-    return url if as_given else checked_url(url, fixes)
+    unchanged = not fixes.is_enabled("images")
+    url = str(image_part(image, unchanged=unchanged)["image_url"]["url"])
+    return url if unchanged else checked_url(url, fixes)
 
 
 def as_message(native_input: str | list[dict[str, Any]]) -> Message:
@@ -61,9 +57,9 @@ def as_message(native_input: str | list[dict[str, Any]]) -> Message:
 def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a conversation and a new user message as one `input`.
 
-    The `input` cannot contain assistant messages.
+    It cannot have assistant messages, so the conversation is a transcript.
 
-    Earlier images follow the transcript, which names them `[image 1]` and so on where they occurred.
+    Earlier images follow the transcript, in which `[image 1]` and so on are their placeholders.
     """
     images: list[dict[str, Any]] = []
     lines = [f"{message.role.capitalize()}: {_transcribed(message.content, images)}" for message in history]
@@ -78,10 +74,7 @@ def transcript(history: Iterable[Message], new: str | list[dict[str, Any]]) -> l
 
 
 def _transcribed(content: str | Sequence[Mapping[str, Any]], images: list[dict[str, Any]]) -> str:
-    """Return a message's text with a placeholder for each image.
-
-    The images are appended to `images`.
-    """
+    """Return a message's text with image placeholders, and append the images to `images`."""
     if isinstance(content, str):
         return content
     words = []
@@ -115,8 +108,7 @@ def responses_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
 
 
 def anthropic_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
-    """Return the body of `/v1/messages`.
-    System messages and tools may also be in OpenAI's format.
+    """Return the body of `/v1/messages`; messages and tools may also be in OpenAI's format.
 
     Raises:
         ConfigurationError: There is no message, or a tool has no name.
@@ -141,7 +133,7 @@ def anthropic_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
 
 
 def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the tools of a body that the caller runs, which have a name."""
+    """Return the tools of a body that the caller runs, which are those with a name."""
     return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
 
 

@@ -1,8 +1,8 @@
-"""How much a model reasons, in one word, and how each endpoint takes it.
+"""The reasoning level of a request, in the form of each endpoint.
 
-`/api/v1/chat` takes the word itself (LM Studio docs `2_rest/chat.md`); `/v1/chat/completions` and `/v1/responses` take an
-effort, whose word for off is `none` and for on `medium` (lmstudio-bug-tracker #2057); `/v1/messages` takes Anthropic's
-`thinking`. Which words a model takes is in `capabilities.reasoning` of LM Studio's list of models.
+`/api/v1/chat` accepts the level itself (LM Studio docs `2_rest/chat.md`); `/v1/chat/completions` and `/v1/responses` accept an
+effort, which is `none` for off and `medium` for on (lmstudio-bug-tracker #2057); `/v1/messages` accepts Anthropic's
+`thinking`. `capabilities.reasoning` in LM Studio's list of models has the levels that a model supports.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from lmdeck.model_info import ReasoningLevel, ReasoningOptions
 
 LEVELS: tuple[str, ...] = get_args(ReasoningLevel)
 THINKING_TOKENS = {"low": 1024, "medium": 4096, "high": 16384}
-LEAST_THINKING = 1024  # Anthropic's least `budget_tokens`
+MIN_THINKING = 1024  # Anthropic's minimum of `budget_tokens`
 
 
 def check_level(level: object) -> None:
-    """Check a word for reasoning.
+    """Check a reasoning level.
 
     Raises:
         ConfigurationError: It is not one of the levels.
     """
     if level not in LEVELS:
-        raise ConfigurationError(f"{level!r} is not a reasoning setting.", hint=f"Use one of {', '.join(LEVELS)}.")
+        raise ConfigurationError(f"{level!r} is not a reasoning level.", hint=f"Use one of {', '.join(LEVELS)}.")
 
 
 def fitting_level(level: str, options: ReasoningOptions | None, model: str) -> str:
-    """Return the word for a model: `"on"` is the model's default level where it has levels only.
+    """Return the level for a model; `"on"` becomes a supported level.
 
     Raises:
-        ConfigurationError: The model does not take it, as the server's list says.
+        ConfigurationError: According to the server's list, the model does not support the level.
     """
     allowed = options.allowed_options if options else []
     if options is None or not allowed or level in allowed:
@@ -42,13 +42,13 @@ def fitting_level(level: str, options: ReasoningOptions | None, model: str) -> s
     if level == "on" and levels:
         return default if default in levels else levels[len(levels) // 2]
     raise ConfigurationError(
-        f"The model {model} has no reasoning setting {level!r}: it supports {', '.join(allowed)}.",
+        f"The model {model} does not support the reasoning level {level!r}, only {', '.join(allowed)}.",
         hint="Choose one of these. If the server's list is wrong, `with_options(reasoning_effort=…)` is sent unchanged.",
     )
 
 
 def effort(level: str) -> str:
-    """Return a word as an effort of OpenAI's endpoints."""
+    """Return a level as an effort of OpenAI's endpoints."""
     return {"off": "none", "on": "medium"}.get(level, level)
 
 
@@ -68,8 +68,8 @@ def native_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # 
 
 
 def anthropic_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the field of `/v1/messages`, whose budget has to be smaller than `max_tokens`."""
+    """Return the field of `/v1/messages`, with a budget smaller than `max_tokens`."""
     if level == "off":
         return {"thinking": {"type": "disabled"}}
     budget = min(THINKING_TOKENS.get(level, THINKING_TOKENS["medium"]), int(body.get("max_tokens") or 0) - 1)
-    return {"thinking": {"type": "enabled", "budget_tokens": max(budget, LEAST_THINKING)}}
+    return {"thinking": {"type": "enabled", "budget_tokens": max(budget, MIN_THINKING)}}

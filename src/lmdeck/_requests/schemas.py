@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 MAX_NODES = 20_000
-MOST_KEPT, LONGEST_KEPT = 512, 16 << 10  # remembered schemas, and the bytes of each
+CACHE_SIZE, MAX_CACHED_BYTES = 512, 16 << 10
 _DEFINITIONS = ("$defs", "definitions")
 
 
@@ -24,21 +24,22 @@ class _TooMuchError(Exception):
 
 def plain_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the schema with references inlined and lists of types as `anyOf`.
-    If nothing changes, it is the given object.
 
-    The result is remembered, as a client sends the same tools with each request: do not change it.
+    If nothing changes, it is `schema` itself.
+
+    The result is cached, because a client sends the same tools with each request: do not modify it.
     """
     try:
         written = msgspec.json.encode(schema)
-        plain = _plain(written) if len(written) <= LONGEST_KEPT else _plain.__wrapped__(written)
+        plain = _plain(written) if len(written) <= MAX_CACHED_BYTES else _plain.__wrapped__(written)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return schema  # sending the request explains what is wrong with it
+        return schema  # the error is reported when the request is encoded
     return schema if plain is None else plain
 
 
-@lru_cache(maxsize=MOST_KEPT)
+@lru_cache(maxsize=CACHE_SIZE)
 def _plain(written: bytes) -> dict[str, Any] | None:
-    """Return a plain schema, None if the given one is plain, recursive or too large."""
+    """Return the plain form of a schema; None if it is already plain, recursive or too large."""
     schema = msgspec.json.decode(written)
     try:
         plain = _Inliner(schema).inline(schema, ())

@@ -1,12 +1,12 @@
 """Estimates of the number of tokens of a chat.
 
-They use its text, and what the server counted for earlier chats of the same model. LM Studio counts no tokens over HTTP before
-it answers; `usage.prompt_tokens` of the answers includes template and tools. A line through what was counted separates what
-every prompt costs from what its text costs. A chat that goes on with messages that were counted is estimated from that count,
-so that only its new messages are.
+They use its text, and the server's counts for earlier chats with the same model. Over HTTP, LM Studio does not count tokens
+before it answers; `usage.prompt_tokens` of an answer includes template and tools. A linear fit of these counts separates the
+constant part of a prompt from the part that depends on its text. If a chat begins with messages that were counted, only its new
+messages are estimated.
 
 A text is measured in two ways, by its length in UTF-8 and by its words, digits and signs; the one that fits the counts better
-is used. Counted answers are measured when an estimate is next asked for, since most programs ask for none.
+is used. Answers are measured when the next estimate is requested, because most programs do not request any.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from lmdeck._late_patterns import late_pattern
 from lmdeck._streaming.figures import Figures
 from lmdeck.outputs import TokenCount
 
-BYTES_A_TOKEN = 3.5
-WORD_BYTES, BYTES_MORE = 6, 4  # a word of six bytes is a token, and each four bytes more are another
+BYTES_PER_TOKEN = 3.5
+WORD_BYTES, EXTRA_BYTES = 6, 4  # a word of up to six bytes is one token, and each further four bytes are another
 PIECE = late_pattern(r"[^\W\d_]+|\d|[^\s\w]|_|\s{2,}|\n")
-TOKENS_A_MESSAGE = 4
-TOKENS_AN_IMAGE = 1000
-MOST_SAMPLES = 8
-MOST_MODELS = 64
-MOST_PREFIXES = 256
-MOST_PENDING = 8
-SPREAD = 1.2  # how much longer than the only sample a chat may be, so that the sample says something about it
-NOISE = 0.05  # by which share the tokens of a text differ from its estimate
-USUAL_BASE = 50.0  # tokens that a prompt costs without its text
-UNCALIBRATED_ERROR, LEAST_ERROR = 0.3, 0.03
+TOKENS_PER_MESSAGE = 4
+TOKENS_PER_IMAGE = 1000
+MAX_SAMPLES = 8
+MAX_MODELS = 64
+MAX_PREFIXES = 256
+MAX_PENDING = 8
+SPREAD = 1.2  # the ratio of lengths up to which a single sample is used for another chat
+NOISE = 0.05  # the expected relative difference between the tokens of a text and its estimate
+USUAL_BASE = 50.0  # the expected tokens of a prompt without its text
+UNCALIBRATED_ERROR, MIN_ERROR = 0.3, 0.03
 
 
 Sizes: TypeAlias = tuple[float, ...]
@@ -52,7 +52,7 @@ class TokenEstimator:
     def __init__(self) -> None:
         self._samples: dict[str, deque[tuple[Sizes, int]]] = {}
         self._prefixes: OrderedDict[tuple[str, int], tuple[Sizes, int]] = OrderedDict()
-        self._pending: deque[tuple[str, Mapping[str, Any], int]] = deque(maxlen=MOST_PENDING)
+        self._pending: deque[tuple[str, Mapping[str, Any], int]] = deque(maxlen=MAX_PENDING)
 
     def learn(self, model: str, body: Mapping[str, Any], answer: CountedAnswer) -> None:
         """Record the number of tokens that the server counted for a chat, if it did."""
@@ -61,12 +61,12 @@ class TokenEstimator:
             return
         for message in body.get("messages") or ():
             if not isinstance(message.get("content") or "", str):
-                self._measure(model, body, usage.prompt_tokens)  # images are not kept
+                self._measure(model, body, usage.prompt_tokens)  # at once, so that images are not held in memory
                 return
         self._pending.append((model, body, usage.prompt_tokens))
 
     def learn_from(self, model: str, plain: float, prompt_tokens: int) -> None:
-        """Record the number of tokens that the server counted for a chat with a plain estimate."""
+        """Record the number of tokens that the server counted for a chat with the estimate `plain`."""
         self._add(model, (plain,), prompt_tokens)
 
     def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
@@ -81,55 +81,56 @@ class TokenEstimator:
         if counted is None:
             return whole
         earlier, tokens = counted
-        way, _, slope = self._fit(model, sizes)
-        new = slope * (sizes[way] - earlier[way])
+        measure, _, slope = self._fit(model, sizes)
+        new = slope * (sizes[measure] - earlier[measure])
         return TokenCount(tokens=max(round(tokens + new), 1), error=round(whole.error * new / (tokens + new), 3))
 
     def estimate_from(self, model: str, plain: float) -> TokenCount:
-        """Estimate the tokens of a chat with a plain estimate."""
+        """Calibrate the estimate `plain` of the tokens of a chat."""
         return self._estimate(model, (plain,))
 
     def _estimate(self, model: str, sizes: Sizes) -> TokenCount:
         samples = self._samples.get(model)
         if not samples:
             return TokenCount(tokens=round(max(sizes)), error=UNCALIBRATED_ERROR)
-        way, base, slope = self._fit(model, sizes)
-        is_known = len(samples) > 1 or 1 / SPREAD < sizes[way] / samples[0][0][way] < SPREAD
-        error = max(_worst(samples, way, base, slope), LEAST_ERROR) if is_known else UNCALIBRATED_ERROR / 2
-        return TokenCount(tokens=max(round(base + slope * sizes[way]), 1), error=round(error, 3))
+        measure, base, slope = self._fit(model, sizes)
+        is_known = len(samples) > 1 or 1 / SPREAD < sizes[measure] / samples[0][0][measure] < SPREAD
+        error = max(_max_error(samples, measure, base, slope), MIN_ERROR) if is_known else UNCALIBRATED_ERROR / 2
+        return TokenCount(tokens=max(round(base + slope * sizes[measure]), 1), error=round(error, 3))
 
     def _fit(self, model: str, sizes: Sizes) -> tuple[int, float, float]:
-        """Return the measure that fits the counts of a model best, and its line.
+        """Return the index of the measure that fits the counts of a model best, and its line.
+
         The text's length is chosen only if it fits twice as well.
         """
         samples = self._samples.get(model, ())
-        lines = [(way, *_line([(each[way], count) for each, count in samples])) for way in range(len(sizes))]
-        return min(lines, key=lambda line: _worst(samples, *line) * (len(sizes) - line[0]))
+        lines = [(index, *_line([(each[index], count) for each, count in samples])) for index in range(len(sizes))]
+        return min(lines, key=lambda line: _max_error(samples, *line) * (len(sizes) - line[0]))
 
     def _measure(self, model: str, body: Mapping[str, Any], prompt_tokens: int) -> None:
         *_, (whole, sizes) = _fingerprints(body)
         self._add(model, sizes, prompt_tokens)
         self._prefixes[model, whole] = sizes, prompt_tokens
-        if len(self._prefixes) > MOST_PREFIXES:
+        if len(self._prefixes) > MAX_PREFIXES:
             self._prefixes.popitem(last=False)
 
     def _add(self, model: str, sizes: Sizes, prompt_tokens: int) -> None:
         if prompt_tokens <= 0 or min(sizes) <= 0:
             return
-        if model not in self._samples and len(self._samples) >= MOST_MODELS:
+        if model not in self._samples and len(self._samples) >= MAX_MODELS:
             self._samples.clear()
-        self._samples.setdefault(model, deque(maxlen=MOST_SAMPLES)).append((sizes, prompt_tokens))
+        self._samples.setdefault(model, deque(maxlen=MAX_SAMPLES)).append((sizes, prompt_tokens))
 
 
-def _worst(samples: Iterable[tuple[Sizes, int]], way: int, base: float, slope: float) -> float:
-    """Return the largest share by which a line misses the counts."""
-    return max((abs(base + slope * sizes[way] - count) / count for sizes, count in samples), default=0.0)
+def _max_error(samples: Iterable[tuple[Sizes, int]], measure: int, base: float, slope: float) -> float:
+    """Return the largest relative error of a line."""
+    return max((abs(base + slope * sizes[measure] - count) / count for sizes, count in samples), default=0.0)
 
 
 def _line(samples: Iterable[tuple[float, int]]) -> tuple[float, float]:
-    """Return what every prompt costs, and what a token of the plain estimate costs.
+    """Return the constant and the slope of the line through the counts.
 
-    It is the likeliest line if estimates differ by `NOISE` of the count, and a prompt costs about `USUAL_BASE` or less.
+    It is the most likely line if estimates differ by `NOISE` of the count, and the constant is about `USUAL_BASE` or less.
     """
     ones, sizes, squares, counts, products = USUAL_BASE**-2, 0.0, 0.0, 0.0, 0.0
     for size, count in samples:
@@ -147,12 +148,12 @@ def _line(samples: Iterable[tuple[float, int]]) -> tuple[float, float]:
 
 
 def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, Sizes]]:
-    """Yield a hash and the size of each beginning of a chat.
+    """Yield a hash and the size of each prefix of a chat.
 
-    The first is that of its tools, the next also has its first message, and so on.
+    The first prefix is its tools, the second also has its first message, and so on.
     """
     tools = msgspec.json.encode(body.get("tools") or [])
-    mark, length, words = hash(tools), len(tools) / BYTES_A_TOKEN, _pieces(tools.decode())
+    mark, length, words = hash(tools), len(tools) / BYTES_PER_TOKEN, _pieces(tools.decode())
     yield mark, (length, words)
     for message in body.get("messages") or ():
         mark = hash((mark, repr(message)))
@@ -161,28 +162,28 @@ def _fingerprints(body: Mapping[str, Any]) -> Iterator[tuple[int, Sizes]]:
 
 
 def message_estimate(message: Mapping[str, Any], measure: Callable[[str], float] | None = None) -> float:
-    """Estimate one message in OpenAI's form.
+    """Estimate one message in OpenAI's format: text, plus 4 tokens, plus 1,000 for each image.
 
-    It counts the text by its length or another measure, 4 tokens, and 1,000 tokens for each image.
+    The text is measured by its length or by `measure`.
     """
     size = measure or _length
-    tokens = float(TOKENS_A_MESSAGE)
+    tokens = float(TOKENS_PER_MESSAGE)
     content = message.get("content") or ""
     for part in content if isinstance(content, list) else [content]:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else str(part)
-        tokens += TOKENS_AN_IMAGE if text is None else size(str(text))
+        tokens += TOKENS_PER_IMAGE if text is None else size(str(text))
     calls = message.get("tool_calls")
     return tokens + (size(msgspec.json.encode(calls).decode()) if calls else 0)
 
 
 def _length(text: str) -> float:
-    return (len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))) / BYTES_A_TOKEN
+    return (len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))) / BYTES_PER_TOKEN
 
 
 def _pieces(text: str) -> float:
-    """Return about how many tokens a text has."""
+    """Return the approximate number of tokens of a text, from its words, digits and signs."""
     tokens = 0.0
     for piece in PIECE.findall(text):
         length = len(piece) if piece.isascii() else len(piece.encode(errors="surrogatepass"))
-        tokens += 1.0 if length <= WORD_BYTES or piece.isspace() else 1.0 + (length - WORD_BYTES) / BYTES_MORE
+        tokens += 1.0 if length <= WORD_BYTES or piece.isspace() else 1.0 + (length - WORD_BYTES) / EXTRA_BYTES
     return tokens

@@ -1,7 +1,7 @@
 """Images in tool results, moved into user messages.
 
-LM Studio accepts images only there. Reported in QwenLM/qwen-code#3616 and OpenHands/OpenHands#7700: “Invalid 'messages' in
-payload”.
+LM Studio accepts images only there; in tool results it reports “Invalid 'messages' in payload” (QwenLM/qwen-code#3616,
+OpenHands/OpenHands#7700).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _without_images(
     name = names.get(message["tool_call_id"], "a tool")
     if not images or not fixes.apply("tool_images", _detail(name, images)):
         return message
-    moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
+    moved += [{"type": "text", "text": f"Images returned by {name}:"}, *images]
     return {**message, "content": _text_without(parts, "image_url")}
 
 
@@ -75,7 +75,7 @@ def _detail(name: str, images: Parts) -> str:
 def anthropic_images_after_results(
     messages: Iterable[dict[str, Any]], fixes: CompatibilityFixes
 ) -> Iterator[dict[str, Any]]:
-    """Yield Anthropic's messages, the images of tool results in a user message after them.
+    """Yield Anthropic's messages, with the images of tool results in a user message after them.
 
     LM Studio refuses a `tool_result` with an image block (lmstudio-bug-tracker #1590).
     """
@@ -103,7 +103,7 @@ def _block_without_images(
     name = names.get(str(block.get("tool_use_id")), "a tool")
     if not images or not fixes.apply("tool_images", _detail(name, images)):
         return block
-    moved += [{"type": "text", "text": f"What {name} returned:"}, *images]
+    moved += [{"type": "text", "text": f"Images returned by {name}:"}, *images]
     return {**block, "content": _text_without(parts, "image")}
 
 

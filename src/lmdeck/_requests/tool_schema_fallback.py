@@ -1,10 +1,10 @@
-r"""The fallback for tool schemas that the server refuses.
+r"""The fallback for tool schemas that the server refuses: name or simplify them.
 
-It finds the tool and simplifies its schema. llama.cpp, LM Studio's engine for GGUF models, compiles the schemas of all tools
-into one grammar. One schema that it cannot compile fails the whole request, usually without naming the tool: a `pattern` that
-is not anchored, is nested or contains `\d`; large length bounds, whose product exceeds the limit on repetitions; unresolvable
-references. Sources: llama.cpp issues #25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's own request validation
-names the position of a tool.
+llama.cpp, LM Studio's engine for GGUF models, compiles the schemas of all tools into one grammar. If it cannot compile one of
+them, the whole request fails, usually without naming the tool. Causes are a `pattern` that is not anchored, is nested or
+contains `\d`; large length bounds, whose product exceeds the limit on repetitions; and unresolvable references. Sources:
+llama.cpp issues #25895, #26930, #27580; lmstudio-bug-tracker #2230. LM Studio's own request validation names the position of a
+tool.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ MAX_DEPTH = 200
 
 
 def name_refused_tools(error: InvalidRequestError, tools: Sequence[Any]) -> None:
-    """Add the tools that probably caused an error to its message.
-
-    Its hint says what to do about them.
-    """
+    """Add the tools that probably caused an error to its message, and what to do to its hint."""
     is_from_compiler = is_grammar_error(error)
     named = _named_by_server(error, tools) or (_suspects(error, tools) if is_from_compiler else [])
     if not named:
@@ -103,9 +100,7 @@ def tool_key(body: Mapping[str, Any], tool: object) -> bytes:
 
 
 def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:  # JSON
-    """Return a schema with supported keywords only.
-    The names of the others are added to `dropped`.
-    """
+    """Return a schema with only supported keywords, and add the others' names to `dropped`."""
     if not isinstance(schema, Mapping):
         return schema
     if depth > MAX_DEPTH:
@@ -129,7 +124,7 @@ def simplified_schema(schema: object, dropped: set[str], depth: int = 0) -> Any:
 def _simplified_tool(tool: object) -> tuple[Any, list[str]]:
     """Return a tool with a simplified schema, and the dropped keywords.
 
-    The tool may have any of the three API formats.
+    The tool may be in any of the three API formats.
     """
     if not isinstance(tool, Mapping):
         return tool, []
@@ -145,9 +140,9 @@ def _simplified_tool(tool: object) -> tuple[Any, list[str]]:
 
 
 def _named_by_server(error: InvalidRequestError, tools: Sequence[Any]) -> list[str]:
-    """Return the tools that an error names, by position or by name.
+    """Return the tools that an error names.
 
-    A position is given as in `tools.6.type` or `[72, "function", …]`.
+    It may name them by a position, as in `tools.6.type` or `[72, "function", …]`.
     """
     found = [int(match[1] or match[2]) for match in _POSITION.finditer(f"{error.param or ''} {error.message}")]
     by_position = [_name(tools[position]) for position in found if position < len(tools)]
@@ -159,7 +154,8 @@ def _named_by_server(error: InvalidRequestError, tools: Sequence[Any]) -> list[s
 
 def _suspects(error: InvalidRequestError, tools: Iterable[Any]) -> list[str]:
     """Return the tools with unsupported keywords.
-    If the error is about patterns, return those with such a pattern.
+
+    If the error is about patterns, return the tools with such a pattern.
     """
     if _UNANCHORED.search(error.message):
         return _unique(_name(tool) for tool in tools if _has_unanchored_pattern(tool))
@@ -180,8 +176,8 @@ def _has_unanchored_pattern(node: object, depth: int = 0) -> bool:
 
 
 def _name(tool: object) -> str:
-    given = tool.get("function", tool) if isinstance(tool, Mapping) else None
-    return str(given.get("name") or "") if isinstance(given, Mapping) else ""
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    return str(function.get("name") or "") if isinstance(function, Mapping) else ""
 
 
 def _unique(names: Iterable[str]) -> list[str]:

@@ -1,9 +1,11 @@
 """The server's error responses, in all their formats, as typed errors.
 
 LM Studio reports an error as a bare string, an object, a JSON array inside a string, in Anthropic's format, or as JSON after a
-sentence; a model crash has status 400 and an unknown path 200. The message therefore decides first, then the code, then a
-status named in the message, and last the status of the response. Sources: LM Studio docs `2_rest`, and reports in
-lmstudio-bug-tracker: since 0.4.19 the engine is a llama-server whose errors it quotes (#2182, #2257).
+sentence; a model crash has status 400 and an unknown path 200. So the message decides first, then the code, then a status in
+the message, and last the status of the response.
+
+Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker: since 0.4.19, the engine is a llama-server whose errors
+are quoted (#2182, #2257).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from lmdeck._responses.error_patterns import (
     STATUSES,
     TYPES,
     VALIDATION,
-    Words,
+    AnyPattern,
 )
 from lmdeck._responses.hints import hint_for_message, hint_for_topic, proxy_hint
 from lmdeck._secret import redact_url
@@ -62,8 +64,8 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     type: str | None = None
     code: str | None = None
     param: str | None = None
-    is_page: bool = False  # a web page
-    is_bare: bool = False  # no JSON
+    is_page: bool = False  # whether the body is a web page
+    is_bare: bool = False  # whether the body is not JSON
 
     @property
     def status(self) -> int | None:
@@ -99,7 +101,7 @@ def api_error(
 
 
 def is_error_body(decoded: object) -> bool:
-    """Whether a decoded body or event is an error in spite of the status 200."""
+    """Whether a decoded body or event is an error despite the status 200."""
     if not isinstance(decoded, Mapping):
         return False
     if decoded.get("choices"):
@@ -110,9 +112,9 @@ def is_error_body(decoded: object) -> bool:
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
     """Return the delay of `Retry-After` or `retry-after-ms` in seconds, or None.
 
-    Source: RFC 9110, section 10.2.3.
+    Because clocks differ, a date is relative to the `Date` of the response or, without it, to `now` (seconds since 1970).
 
-    A date is relative to the `Date` of the response or, without it, `now` (seconds since 1970), since clocks differ.
+    Source: RFC 9110, section 10.2.3.
     """
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "").strip()
     if milliseconds and _is_number(milliseconds):
@@ -149,10 +151,7 @@ def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
 
 
 def is_loading(error: LMStudioError) -> bool:
-    """Whether the server refused because its model is still loading.
-
-    llama.cpp then answers with status 503.
-    """
+    """Whether the server refused because its model is still loading, as llama.cpp does with 503."""
     if not isinstance(error, ServerError) or not LOADING.search(error.message):
         return False
     return "503" in {str(error.status), error.code} or error.type == "unavailable_error" or "503" in error.message
@@ -160,6 +159,7 @@ def is_loading(error: LMStudioError) -> bool:
 
 def _read(decoded: object, status: int) -> ErrorInfo:
     """Return message, type, code and param of a nested error.
+
     The innermost values describe the cause.
     """
     error = decoded
@@ -192,9 +192,7 @@ def _status_of(error: Mapping[str, Any]) -> str | None:
 
 
 def _embedded_json(text: str) -> tuple[str, object] | None:
-    """Return the sentence and the JSON error object or list of issues that follows it.
-    None if there is none.
-    """
+    """Return a sentence and the JSON error object or list of issues after it, or None."""
     for start in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
         try:
             value, _ = _DECODER.raw_decode(text, start.start())
@@ -207,7 +205,7 @@ def _embedded_json(text: str) -> tuple[str, object] | None:
 
 
 def _message_of(error: Mapping[str, Any]) -> object:
-    """Return what an error object says: the inner error, or its message with its cause.
+    """Return the inner error of an error object, or its message with its cause.
 
     Servers name the message differently: LM Studio `title`, FastAPI `detail`, others `msg`, `reason` or a list of `errors`;
     NestJS and Spring have the name of the status in `error`, and the message beside it.
@@ -255,7 +253,7 @@ def _without_tags(text: str) -> str:
 
 
 def _kind(info: ErrorInfo, status: int) -> type[APIError]:
-    if info.type in TYPES:  # a misconfigured plugin or MCP server gets a 4xx, one that fails does not
+    if info.type in TYPES:  # a misconfigured plugin or MCP server has a 4xx, a failing one does not
         return InvalidRequestError if 400 <= status < 500 else TYPES[info.type][0]
     words = _DUMP.sub("", info.message)
     for phrase, kind in PHRASES:
@@ -276,6 +274,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
 
 def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
     """Return the error class of a status.
+
     An unknown message with a success status is a failure of the server.
     """
     if status in STATUSES:
@@ -288,7 +287,7 @@ def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
 
 
 def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
-    """Return a hint that is more specific than the one of the class, or None."""
+    """Return a hint that is more specific than that of the class, or None."""
     if info.type in TYPES:
         return TYPES[info.type][1]
     proxy = proxy_hint(status, is_page=info.is_page, is_bare=info.is_bare)
@@ -299,9 +298,9 @@ def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
-    """Return a hint with the target of a redirect.
+    """Return a hint with the target of a redirect, or None.
 
-    Redirects are not followed, so as not to leak the token and prompt.
+    Redirects are not followed, so that token and prompt are not sent to another server.
     """
     if not 300 <= status < 400:
         return None
@@ -309,13 +308,13 @@ def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:
 
 
 def _available(message: str) -> list[str]:
-    """Return the ids that LM Studio lists after "Your models:" if it does not know a name."""
+    """Return the ids that LM Studio lists after "Your models:" in the error for an unknown name."""
     _, _, listed = message.partition("Your models:")
     return [line.strip() for line in listed.splitlines() if line.strip()]
 
 
 def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
-    """Return the message, with the name of the field if it is as short as "Required"."""
+    """Return the message, with the name of the field if it is short, such as "Required"."""
     is_long = len(info.message) > SHORT_MESSAGE and not always
     if not info.param or is_long or info.param in info.message:
         return info.message
@@ -330,7 +329,7 @@ def _token_counts(message: str) -> tuple[int | None, int | None]:
     return (None if prompt == limit else prompt), limit
 
 
-def _count(patterns: list[Words], message: str) -> int | None:
+def _count(patterns: list[AnyPattern], message: str) -> int | None:
     found = next((match for pattern in patterns if (match := pattern.search(message))), None)
     return int(found["count"].replace(",", "")) if found else None
 

@@ -25,14 +25,16 @@ REFUSED = DecisionAnswer(value=None, refused=True)
 def read_decisions(body: object, asked: Sequence[AskedQuestion], model: str) -> Decisions:
     """Read the answer of `/v1/decisions`.
 
-    It is a list in the order of the questions, or one that names them.
+    It is a list in the order of the questions, or with their names.
 
     Raises:
-        MalformedStreamError: An answer is missing, or is of another type than its question.
+        MalformedStreamError: An answer is missing, or has another type than its question.
     """
     answers = _member(body, "answers", list)
     if len(answers) != len(asked):
-        raise MalformedStreamError(f"The server answered {len(answers)} of {len(asked)} questions: {_shown(body)}")
+        raise MalformedStreamError(
+            f"The server answered {len(answers)} of {len(asked)} questions: {describe(str(body))}"
+        )
     named = {each.get("name"): each for each in answers if isinstance(each, Mapping)}
     in_order = dict(zip((question.name for question in asked), answers, strict=True))
     is_named = named.keys() == in_order.keys()
@@ -43,18 +45,18 @@ def read_systemone(body: object, asked: Sequence[AskedQuestion], model: str) -> 
     """Read the answer of `/v1/systemone`; a question without an answer was declined.
 
     Raises:
-        MalformedStreamError: There are no answers, or one is of another type than its question.
+        MalformedStreamError: There are no answers, or one has another type than its question.
     """
     answers = _member(body, "answers", dict)
     return _decisions(body, asked, answers, model)
 
 
 def _decisions(body: object, asked: Sequence[AskedQuestion], answers: Mapping[Any, object], model: str) -> Decisions:
-    given = body if isinstance(body, Mapping) else {}
+    fields = body if isinstance(body, Mapping) else {}
     return Decisions(
         answers={question.name: _answer(question, answers.get(question.name)) for question in asked},
-        model=str(given.get("model") or model),
-        usage=_usage(given.get("usage")),
+        model=str(fields.get("model") or model),
+        usage=_usage(fields.get("usage")),
         raw=body,
     )
 
@@ -68,7 +70,7 @@ def _answer(question: AskedQuestion, entry: object) -> DecisionAnswer:
     if entry is None or (isinstance(entry, Mapping) and entry.get("type") == "refusal"):
         return REFUSED
     if not isinstance(entry, Mapping):
-        raise _odd(question, entry)
+        raise _mismatch(question, entry)
     confidence = entry.get("confidence")
     known = _probability(question, confidence) if confidence is not None else None
     if question.kind == "predicate":
@@ -93,19 +95,19 @@ def _predicate(question: AskedQuestion, entry: Mapping[str, Any]) -> DecisionAns
 def _score(
     question: AskedQuestion, entry: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
 ) -> DecisionAnswer:
-    """Read a place between the levels, counted from 0; the value is the level next to it."""
-    place = entry.get("score")
+    """Read a position on the scale of levels, counted from 0; the value is the nearest level."""
+    position = entry.get("score")
     last = len(question.options) - 1
-    if not isinstance(place, (int, float)) or isinstance(place, bool) or not 0 <= place <= last:
-        raise _odd(question, entry)
+    if not isinstance(position, (int, float)) or isinstance(position, bool) or not 0 <= position <= last:
+        raise _mismatch(question, entry)
     values = [option.value for option in question.options]
-    below = min(int(place), last - 1)
-    value = values[math.floor(place + 0.5)]
+    below = min(int(position), last - 1)
+    value = values[math.floor(position + 0.5)]
     return DecisionAnswer(
         value=value,
         probability=probabilities.get(value),
         probabilities=probabilities,
-        score=values[below] + (place - below) * (values[below + 1] - values[below]),
+        score=values[below] + (position - below) * (values[below + 1] - values[below]),
         confidence=confidence,
     )
 
@@ -126,36 +128,32 @@ def _probabilities(question: AskedQuestion, value: object) -> dict[Any, float]:
     return {_chosen(question, key): _probability(question, number) for key, number in pairs}
 
 
-def _chosen(question: AskedQuestion, word: object) -> Any:  # a value of the question's type
+def _chosen(question: AskedQuestion, label: object) -> Any:  # a value of the question's type
     if question.kind == "score":
-        number = int(word) if isinstance(word, str) and word.isdecimal() else word
+        number = int(label) if isinstance(label, str) and label.isdecimal() else label
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(question.options):
             return question.options[number].value
-        raise _odd(question, word)
+        raise _mismatch(question, label)
     for option in question.options:
-        if word == option.label or (isinstance(word, bool) and word is option.value):
+        if label == option.label or (isinstance(label, bool) and label is option.value):
             return option.value
-    raise _odd(question, word)
+    raise _mismatch(question, label)
 
 
 def _probability(question: AskedQuestion, value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e-6 <= value <= 1 + 1e-6:
-        raise _odd(question, value)
+        raise _mismatch(question, value)
     return min(max(float(value), 0.0), 1.0)
 
 
-def _odd(question: AskedQuestion, value: object) -> MalformedStreamError:
+def _mismatch(question: AskedQuestion, value: object) -> MalformedStreamError:
     return MalformedStreamError(
-        f"The answer to the question {question.name!r} is not one of a {question.kind}: {_shown(value)}"
+        f"The answer to the question {question.name!r} is not a valid {question.kind}: {describe(str(value))}"
     )
 
 
 def _member(body: object, name: str, kind: type[T]) -> T:
     found = body.get(name) if isinstance(body, Mapping) else None
     if not isinstance(found, kind):
-        raise MalformedStreamError(f"The server's decision has no {name}: {_shown(body)}")
+        raise MalformedStreamError(f"The server's decision has no {name}: {describe(str(body))}")
     return found
-
-
-def _shown(value: object) -> str:
-    return describe(str(value))

@@ -24,18 +24,18 @@ from lmdeck.outputs import Completion
 from lmdeck.stats import Stats, Usage
 
 
-def checked_texts(given: str | Sequence[str]) -> list[str]:
+def checked_texts(input_: str | Sequence[str]) -> list[str]:
     """Return the texts to embed as a list.
 
     Raises:
         ConfigurationError: The list is empty, or an item is not text: LM Studio does not accept token ids.
     """
-    items: list[object] = [given] if isinstance(given, str) else list(given)
+    items: list[object] = [input_] if isinstance(input_, str) else list(input_)
     texts = [item for item in items if isinstance(item, str)]
     if len(texts) < len(items):
-        odd = next(item for item in items if not isinstance(item, str))
+        invalid = next(item for item in items if not isinstance(item, str))
         raise ConfigurationError(
-            f"Only text can be embedded, not {describe(repr(odd), 80)}.",
+            f"Only text can be embedded, not {describe(repr(invalid), 80)}.",
             hint="Pass a text or a list of texts; LM Studio does not accept token ids.",
         )
     if not texts:

@@ -1,6 +1,6 @@
-"""Patterns of error messages, and the error that each means.
+"""Patterns of the error messages of LM Studio and similar servers, and the error of each.
 
-They cover LM Studio and similar servers, and read token counts.
+Other patterns read token counts.
 
 Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; messages of other servers are marked.
 """
@@ -28,7 +28,7 @@ from lmdeck.errors import (
 )
 
 
-class Words:
+class AnyPattern:
     """Expressions of which one must occur.
     The first search compiles them, since most programs see no error.
     """
@@ -84,15 +84,15 @@ PROCESS = (
     r"(?:[ -](?:process|thread|command|runner))?"
 )
 COULD_NOT = r"failed|unable|could not|couldn't|cannot|can't"
-PLUGIN = Words(
+PLUGIN = AnyPattern(
     r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b", r"\bmcp (error|bridge|server url)\b"
 )
 
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
-PHRASES: list[tuple[Words, type[APIError]]] = [
-    (Words(r"unexpected endpoint or method", r"^invalid url \(", r"^unsupported method \("), EndpointNotFoundError),
+PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
+    (AnyPattern(r"unexpected endpoint or method", r"^invalid url \(", r"^unsupported method \("), EndpointNotFoundError),
     (
-        Words(
+        AnyPattern(
             rf"\bnot support(ed)? {MEDIA}",
             rf"\b{MEDIA} (is|are) (not|only) (supported|enabled|available)",
             r"missing data required for image input",  # Ollama
@@ -103,11 +103,11 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ),
         InvalidRequestError,
     ),
-    (Words(r"prediction history node\b", r"not found in shard"), ServerError),
-    (Words(r"permission denied to use"), AuthenticationError),
+    (AnyPattern(r"prediction history node\b", r"not found in shard"), ServerError),
+    (AnyPattern(r"permission denied to use"), AuthenticationError),
     (PLUGIN, InvalidRequestError),
     (
-        Words(
+        AnyPattern(
             r"trying to keep the first \d+ tokens",
             r"number of tokens to keep from the initial prompt is greater",
             r"cannot truncate prompt with n_keep",
@@ -137,13 +137,13 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ContextLengthError,
     ),
     (
-        Words(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is |has )?not (been |currently )?loaded"),
+        AnyPattern(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is |has )?not (been |currently )?loaded"),
         NoModelLoadedError,
     ),
-    (Words(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
-    (Words(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
+    (AnyPattern(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
+    (AnyPattern(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
     (
-        Words(
+        AnyPattern(
             rf"\b({COULD_NOT}) to parse (the |your )?(messages|tools|tool call arguments|request|body)\b",
             r"\binvalid (json|tool[ _]call arguments)\b|\bnot valid json\b",
             r"^\[json\.exception\.type_error",  # llama.cpp
@@ -153,7 +153,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         InvalidRequestError,
     ),
     (
-        Words(
+        AnyPattern(
             in_order(rf"({COULD_NOT}|not enough memory)( to)? load(ing)?", MODEL),
             in_order(rf"({COULD_NOT}) to (start|initiali[sz]e|create|fit)", rf"{MODEL}|context|process"),
             in_order(MODEL, r"failed to (load|start|initiali[sz]e)", within=200),
@@ -179,7 +179,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ModelLoadError,
     ),
     (
-        Words(
+        AnyPattern(
             r"(?<!')\bcrashed\b(?!')",
             r"model (is|was|has been|got) unloaded",
             r"model (un|re)loaded",
@@ -195,9 +195,9 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ),
         ModelCrashedError,
     ),
-    (Words(r"\bjinja", r"\b(rendering|render the) prompt\b", r"(prompt|chat) template"), TemplateError),
+    (AnyPattern(r"\bjinja", r"\b(rendering|render the) prompt\b", r"(prompt|chat) template"), TemplateError),
     (
-        Words(
+        AnyPattern(
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
             r"\breceived [\w-]+[- ]error\b",
             r"\bfetch failed\b",
@@ -219,7 +219,7 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         ServerError,
     ),
     (
-        Words(
+        AnyPattern(
             r"unable to generate parser for this template",
             r"(?<!json )parser error: ",
             r"expected closing (statement|expression)",
@@ -238,15 +238,15 @@ PHRASES: list[tuple[Words, type[APIError]]] = [
         TemplateError,
     ),
     (
-        Words(
+        AnyPattern(
             r"invalid discriminator value",
             r"\b(does not|doesn't|do not) support\b",
             r"\bmultiple models are loaded",
         ),
         InvalidRequestError,
     ),
-    (Words(*FORGOTTEN, r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
-    (Words(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
+    (AnyPattern(*FORGOTTEN, r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
+    (AnyPattern(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
             r"no router for requested model", r"could not find real modelid",  # llama-swap
@@ -302,19 +302,19 @@ CONTEXT = r"context(?: (?:size|length|window|limit))?|n_ctx|max_(?:seq|model)_le
 LIMIT = r"limit|only|supports|available|allowed"
 PROMPT = r"prompt|inputs?|messages|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
 CONTEXT_LENGTHS = [
-    Words(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
-    Words(rf"\b(?:{CONTEXT}|{LIMIT})\b:?[^\d\n.:]{{0,24}}{NUMBER}"),
-    Words(rf"\b{NUMBER}(?:[- ]tokens?)?[- ](?:maximum|context|limit)\b"),
+    AnyPattern(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
+    AnyPattern(rf"\b(?:{CONTEXT}|{LIMIT})\b:?[^\d\n.:]{{0,24}}{NUMBER}"),
+    AnyPattern(rf"\b{NUMBER}(?:[- ]tokens?)?[- ](?:maximum|context|limit)\b"),
 ]
 PROMPT_LENGTHS = [
-    Words(rf"\b{NUMBER} (?:tokens )?(?:in|from|of) the (?:input|messages|prompt)\b"),
-    Words(rf"\b{NUMBER} [`']?(?:inputs?|prompt)[`']? tokens\b"),
-    Words(rf"\b(?:{PROMPT})\b[^\d\n.]{{0,30}}{NUMBER}"),
-    Words(rf"\b{NUMBER} (?:tokens )?(?:\+ \d+ )?>"),
+    AnyPattern(rf"\b{NUMBER} (?:tokens )?(?:in|from|of) the (?:input|messages|prompt)\b"),
+    AnyPattern(rf"\b{NUMBER} [`']?(?:inputs?|prompt)[`']? tokens\b"),
+    AnyPattern(rf"\b(?:{PROMPT})\b[^\d\n.]{{0,30}}{NUMBER}"),
+    AnyPattern(rf"\b{NUMBER} (?:tokens )?(?:\+ \d+ )?>"),
 ]
 
 # LM Studio's messages about its engine: the engine failed, unless the message names another status.
-ENGINE = Words(
+ENGINE = AnyPattern(
     r"\bengine protocol\b",
     r"\bllama-server\b",
     r"internal (server )?error",
@@ -329,9 +329,9 @@ ENGINE = Words(
     r"\[(metal|cuda|\w+::\w+)\]",
 )
 # The server is not ready yet; only with status 503, or llama.cpp's type for it.
-LOADING = Words(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
-# A failed validation of the request, for responses with a success status.
-VALIDATION = Words(
+LOADING = AnyPattern(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
+# The validation of the request failed, in responses with a success status.
+VALIDATION = AnyPattern(
     r"^invalid\b",
     r"\bis required\b",
     r"^required\b",

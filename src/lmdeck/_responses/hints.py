@@ -1,6 +1,4 @@
-"""Hints for error responses.
-
-They depend on the message, on the error page of a proxy, and on the product that answered.
+"""Hints for error responses, by message, error page of a proxy, and product.
 
 Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered below, and the error messages of nginx,
 Cloudflare and llama.cpp.
@@ -11,7 +9,16 @@ from __future__ import annotations
 import re
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
-from lmdeck._responses.error_patterns import DAMAGED_FILE, FORGOTTEN, MEDIA, PLUGIN, TYPES, UNREACHABLE, Words, in_order
+from lmdeck._responses.error_patterns import (
+    DAMAGED_FILE,
+    FORGOTTEN,
+    MEDIA,
+    PLUGIN,
+    TYPES,
+    UNREACHABLE,
+    AnyPattern,
+    in_order,
+)
 from lmdeck.errors import (
     AuthenticationError,
     ContextLengthError,
@@ -44,9 +51,9 @@ NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows 
 NO_UPSTREAM = "The proxy or server that answered could not reach its server or engine: check that this one runs."
 
 # The first pattern found in "param: message" determines the hint.
-HINTS: list[tuple[Words, str]] = [
+HINTS: list[tuple[AnyPattern, str]] = [
     (
-        Words(
+        AnyPattern(
             r"\bmmproj\b",
             rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available)",
             rf"\bnot support(ed)? {MEDIA}",
@@ -57,96 +64,98 @@ HINTS: list[tuple[Words, str]] = [
         NO_VISION,
     ),
     (
-        Words(r"vision\.imageResizeSettings"),
+        AnyPattern(r"vision\.imageResizeSettings"),
         "Update LM Studio: this version fails on images (bug tracker #1132).",
     ),
     (
-        Words(r"\bpixels?\b", r"image.{0,40}\b(too (large|big)|exceeds?)\b"),
+        AnyPattern(r"\bpixels?\b", r"image.{0,40}\b(too (large|big)|exceeds?)\b"),
         "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
     ),
     (
-        Words(r"at most \d+ (image|audio|video)"),
+        AnyPattern(r"at most \d+ (image|audio|video)"),
         "Send fewer images in one request, or start the server with a higher limit.",
     ),
     (
-        Words(r"\b(start|run) (it|the server) without\b"),
+        AnyPattern(r"\b(start|run) (it|the server) without\b"),
         "Start the server without the option that the message names, or use another server.",
     ),
     (
-        Words(r"--embeddings?\b", r"pooling type"),
+        AnyPattern(r"--embeddings?\b", r"pooling type"),
         "Start the server with `--embeddings` and an embedding model, or use another server.",
     ),
     (
-        Words(r"not support (chat|generate|generation|completions?)\b"),
+        AnyPattern(r"not support (chat|generate|generation|completions?)\b"),
         "Choose a chat model: `lmdeck models` shows each model's type.",
     ),
     (
-        Words(r"not embedding", r"not support embeddings?"),
+        AnyPattern(r"not embedding", r"not support embeddings?"),
         "Choose an embedding model: `lmdeck models` shows each model's type.",
     ),
     (
-        Words(r"too large to process.{0,80}batch size"),
+        AnyPattern(r"too large to process.{0,80}batch size"),
         "Embed shorter texts, or start the server with a larger `--ubatch-size`, as large as its context.",
     ),
     (
-        Words(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
+        AnyPattern(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
         "Use only tools of the types function and mcp: the server does not support others.",
     ),
     (PLUGIN, TYPES["plugin_connection_error"][1]),
     (
-        Words(r"\bserver_url\b"),
+        AnyPattern(r"\bserver_url\b"),
         'Add a `server_url` to the MCP tool; a server of mcp.json is used by `lm.conversation(integrations=["mcp/name"])`.',
     ),
     (
-        Words(r"permission denied to use", r"local (mcp|integrations?)\b.{0,80}(permission|not allowed|disabled)"),
+        AnyPattern(r"permission denied to use", r"local (mcp|integrations?)\b.{0,80}(permission|not allowed|disabled)"),
         "Allow local MCP servers in the server's settings, and give the API token permission to use them.",
     ),
     (
-        Words(r"\b(token|key)\b.{0,80}\b(permission|scope)", r"\bpermission\b.{0,80}\b(token|key)\b"),
+        AnyPattern(r"\b(token|key)\b.{0,80}\b(permission|scope)", r"\bpermission\b.{0,80}\b(token|key)\b"),
         "Give the API token this permission in the server's settings, or use a token that has it.",
     ),
     (
-        Words(r"\bmultiple models are loaded"),
+        AnyPattern(r"\bmultiple models are loaded"),
         "Name the model in the request, with `model=` of the client or lm.chat(): several are loaded.",
     ),
     (
-        Words(r"\bLM Link\b", r"\bdevice\b.{0,60}\b(not connected|offline|unreachable)"),
-        "Connect the device to LM Link, or choose a model of this one: `lmdeck models` lists them.",
+        AnyPattern(r"\bLM Link\b", r"\bdevice\b.{0,60}\b(not connected|offline|unreachable)"),
+        "Connect the device to LM Link, or choose a model on this device: `lmdeck models` lists them.",
     ),
     (
-        Words(r"\bbudget has been exceeded", r"\bmax budget"),
-        "Increase the budget of the key where the server manages its keys, or use another key.",
+        AnyPattern(r"\bbudget has been exceeded", r"\bmax budget"),
+        "Increase the budget of the key in the server's key management, or use another key.",
     ),
     (
-        Words(r"\brequires? (the )?--\w"),
-        "Start the server with the options that the message names, or leave the tools out.",
+        AnyPattern(r"\brequires? (the )?--\w"),
+        "Start the server with the options that the message names, or omit the tools.",
     ),
     (
-        Words(r"failed to (load|decode|process) (the )?(image|audio|video)", r"cannot identify image"),
-        "Check that the file is a whole image or sound in a format that the server reads, for example PNG or JPEG.",
+        AnyPattern(r"failed to (load|decode|process) (the )?(image|audio|video)", r"cannot identify image"),
+        "Check that the file is a complete image or audio file in a format that the server supports, such as PNG or JPEG.",
     ),
     (
-        Words(r"\bENOSPC\b", r"no space left", r"(disk|drive) (is )?full", r"not enough (disk )?space"),
+        AnyPattern(r"\bENOSPC\b", r"no space left", r"(disk|drive) (is )?full", r"not enough (disk )?space"),
         "The server's disk is full: delete models that are not needed, or move the models folder to another disk.",
     ),
     (
-        Words(r"\bENOENT\b", r"no such file"),
+        AnyPattern(r"\bENOENT\b", r"no such file"),
         "A file of the server is missing: download the model again, or restart the server so that it lists its models anew.",
     ),
     (
-        Words(r"\b(EACCES|EPERM)\b"),
+        AnyPattern(r"\b(EACCES|EPERM)\b"),
         "The server may not open a file of its own: correct the owner or the access rights of the file that the message names.",
     ),
     (
-        Words(r"\bsubscription\b", r"\b(billing|insufficient_quota|current quota|credits?)\b", r"\bpayment required\b"),
+        AnyPattern(
+            r"\bsubscription\b", r"\b(billing|insufficient_quota|current quota|credits?)\b", r"\bpayment required\b"
+        ),
         "The account at the provider does not include this model: change its plan or credit there, or choose another model.",
     ),
     (
-        Words(r"\bsign(ed)?[ _-]?in\b"),
+        AnyPattern(r"\bsign(ed)?[ _-]?in\b"),
         "Sign in to the provider on the server's machine, or choose a model that runs locally.",
     ),
     (
-        Words(
+        AnyPattern(
             r"\bdrop_params\b",
             r"\bunsupportedparams",
             r"not support (the )?(parameter|param|argument|field|option)s?\b",
@@ -154,51 +163,51 @@ HINTS: list[tuple[Words, str]] = [
         "Leave out the parameters that the message names: the model or the server behind the proxy does not have them.",
     ),
     (
-        Words(r"\b(ENOTFOUND|EAI_AGAIN|ENETUNREACH)\b"),
+        AnyPattern(r"\b(ENOTFOUND|EAI_AGAIN|ENETUNREACH)\b"),
         "The server cannot reach the internet: check its network and proxy settings.",
     ),
     (
-        Words(r"\bhugging ?face\b", r"\bhf-proxy\b", r"\bhf\.co\b"),
+        AnyPattern(r"\bhugging ?face\b", r"\bhf-proxy\b", r"\bhf\.co\b"),
         "Hugging Face, or LM Studio's proxy to it, refused: check the name, accept the license there, or try again later.",
     ),
     (
-        Words(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
-        "Leave `reasoning` out, or use a model that thinks.",
+        AnyPattern(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
+        "Omit `reasoning`, or use a reasoning model.",
     ),
     (
-        Words(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
+        AnyPattern(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
         "Remove `draft_model` (speculative decoding), or choose a draft model of the same family and vocabulary.",
     ),
     (
-        Words(r"prediction history node", r"not found in shard"),
+        AnyPattern(r"prediction history node", r"not found in shard"),
         DAMAGED,
     ),
     (
-        Words(r"'type' must be a string"),
+        AnyPattern(r"'type' must be a string"),
         "Write a list of types in a schema as anyOf, as the rule `schemas` does.",
     ),
     (
-        Words(r"cannot truncate prompt with n_keep"),
+        AnyPattern(r"cannot truncate prompt with n_keep"),
         str(ContextLengthError.default_hint),
     ),
     (
-        Words(r"not support (tool use|tools|function calling)", r"tool (use|calling) is not supported"),
-        "Use a model trained for tools, or leave the tools out.",
+        AnyPattern(r"not support (tool use|tools|function calling)", r"tool (use|calling) is not supported"),
+        "Use a model trained for tools, or omit the tools.",
     ),
     (
-        Words(r"no user query found"),
-        "Keep a user message with text in the history: the model's template needs one, also after tool results.",
+        AnyPattern(r"no user query found"),
+        "Keep a user message with text in the history: the model's template requires one, even after tool results.",
     ),
     (
-        Words(r"cannot pass both content and thinking"),
+        AnyPattern(r"cannot pass both content and thinking"),
         "Send assistant messages with calls either with content or with reasoning, not both; or update the model's template.",
     ),
     (
-        Words(r"invalid '?messages'? in payload"),
+        AnyPattern(r"invalid '?messages'? in payload"),
         "Every message needs a role and content, every call a function, and every tool result its tool_call_id.",
     ),
     (
-        Words(
+        AnyPattern(
             r"\broles? must alternate",
             r"consecutive (user|assistant|system)",
             r"no previous (assistant )?message",
@@ -214,52 +223,52 @@ HINTS: list[tuple[Words, str]] = [
         HISTORY_HINT,
     ),
     (
-        Words(r"tool_choice"),
+        AnyPattern(r"tool_choice"),
         "Use none, auto or required: with_tool_choice converts a tool's name into what LM Studio accepts.",
     ),
-    (Words(r"response_format"), "Use a json_schema: chat.parse(Type) creates one."),
-    (Words(r"'?input'? field must be a string"), "Embed texts, not tokens: a text or a list of texts."),
+    (AnyPattern(r"response_format"), "Use a json_schema: chat.parse(Type) creates one."),
+    (AnyPattern(r"'?input'? field must be a string"), "Embed texts, not tokens: a text or a list of texts."),
     (
-        Words(r"invalid type for 'input'"),
+        AnyPattern(r"invalid type for 'input'"),
         "Send text, or a list of messages with text, to /v1/responses; send images with lm.chat() instead.",
     ),
     (
-        Words(*GRAMMAR_ERRORS),
+        AnyPattern(*GRAMMAR_ERRORS),
         "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting).",
     ),
     (
-        Words(
+        AnyPattern(
             r"not support '?`?previous_response_id",
             r"previous_response_id'?`? (is )?(not supported|unsupported|ignored)",
         ),
         "This server does not store answers: send the whole history as `input`, or use lm.chat() with its messages.",
     ),
     (
-        Words(r"previous.?response", *FORGOTTEN),
+        AnyPattern(r"previous.?response", *FORGOTTEN),
         "The server no longer has that answer: start a new conversation, or pass `recover=True` to send its history again.",
     ),
     (
-        Words(r"unsupported image", r"image (format|type).{0,60}\bnot supported"),
+        AnyPattern(r"unsupported image", r"image (format|type).{0,60}\bnot supported"),
         "Send the image as PNG, JPEG or WebP.",
     ),
     (
-        Words(r"must be a base64 encoded image"),
+        AnyPattern(r"must be a base64 encoded image"),
         "Pass images as file, bytes or data URI; the server does not fetch URLs.",
     ),
     (
-        Words(r"invalid discriminator value. expected 'object'"),
+        AnyPattern(r"invalid discriminator value. expected 'object'"),
         'Every tool needs `"parameters": {"type": "object", "properties": {…}}`.',
     ),
 ]
 
 
-SERVER_FAILURES: list[tuple[Words, str]] = [
+SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
     (
-        Words(r"unexpected empty grammar stack"),
-        "The model wrote what the grammar excludes: ask again, or simplify the schema of the tools or of response_format.",
+        AnyPattern(r"unexpected empty grammar stack"),
+        "The model wrote text that the grammar excludes: ask again, or simplify the schema of the tools or response_format.",
     ),
     (
-        Words(
+        AnyPattern(
             r"failed to (parse|generate) (a |the )?tool call",
             r"peg-native",
             r"does not match the expected .{0,40}format",
@@ -268,7 +277,7 @@ SERVER_FAILURES: list[tuple[Words, str]] = [
         "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
     ),
     (
-        Words(
+        AnyPattern(
             r"error in (predict\w*|iterating prediction stream)",
             r"prediction[- ]error",
             r"broadcast",
@@ -281,40 +290,40 @@ SERVER_FAILURES: list[tuple[Words, str]] = [
         "The engine failed during the answer: ask again; if the error persists, reload the model or update its runtime.",
     ),
     (
-        Words(UNREACHABLE),
+        AnyPattern(UNREACHABLE),
         NO_UPSTREAM,
     ),
     (
-        Words(r"\btimed? ?out\b|\btimeout\b"),
+        AnyPattern(r"\btimed? ?out\b|\btimeout\b"),
         "The answer took longer than the server allows: increase its timeout, ask for a shorter answer, or use a faster model.",
     ),
     (
-        Words(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
+        AnyPattern(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
         "The server failed on the request: check that messages and tools are lists of complete entries, or update LM Studio.",
     ),
 ]
 # The hints of an error class, where no pattern of `HINTS` occurs: what failed, or the subject of the message.
-TOPICS: dict[type[LMStudioError], list[tuple[Words, str]]] = {
+TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
     ServerError: SERVER_FAILURES,
     ModelCrashedError: SERVER_FAILURES,
     ModelLoadError: [
-        (Words(r"insufficient system resources", r"out ?of ?(\w+ ?)?memory"), str(ModelLoadError.default_hint)),
+        (AnyPattern(r"insufficient system resources", r"out ?of ?(\w+ ?)?memory"), str(ModelLoadError.default_hint)),
         (
-            Words(r"before becoming healthy", r"snapshot of system resources"),
+            AnyPattern(r"before becoming healthy", r"snapshot of system resources"),
             "The engine could not be started: free memory, choose a smaller model or context length, or update its runtime.",
         ),
         (
-            Words(
+            AnyPattern(
                 r"unknown model architecture", r"unsupported model (type|architecture)", r"model type \S+ not supported"
             ),
             "The engine does not know this model's architecture: update its runtime, or choose another model.",
         ),
         (
-            Words(*DAMAGED_FILE),
+            AnyPattern(*DAMAGED_FILE),
             "The file is damaged or newer than the engine: download it again, update the runtime, or choose another model.",
         ),
         (
-            Words(
+            AnyPattern(
                 in_order("no|missing", "runtime|engine|backend", "found"),
                 in_order("runtime|engine|backend", "is not (available|installed)", within=20),
             ),
@@ -323,7 +332,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[Words, str]]] = {
     ],
     InvalidRequestError: [
         (
-            Words(
+            AnyPattern(
                 r"\bnot supported with\b",
                 r"\bcannot (use|specify|set|combine|pass) [^.\n]{1,60}\b(with|and)\b",
                 r"\bincompatible with\b",
@@ -331,27 +340,27 @@ TOPICS: dict[type[LMStudioError], list[tuple[Words, str]]] = {
             "Send only one of the two options that the message names.",
         ),
         (
-            Words(r"\b(body|payload|entity|request size)\b.{0,40}\b(too large|exceed|limit)"),
+            AnyPattern(r"\b(body|payload|entity|request size)\b.{0,40}\b(too large|exceed|limit)"),
             "Send less at once: fewer or smaller images, a shorter history; or increase the server's limit.",
         ),
         (
-            Words(r"\b(images?|audio|video|base64)\b"),
+            AnyPattern(r"\b(images?|audio|video|base64)\b"),
             "Check the images: each must be a whole file in a format that the server reads, for example PNG or JPEG.",
         ),
         (
-            Words(r"\barguments\b.{0,80}\bjson\b", r"\bjson\b.{0,80}\barguments\b", r"\bcall arguments\b"),
+            AnyPattern(r"\barguments\b.{0,80}\bjson\b", r"\bjson\b.{0,80}\barguments\b", r"\bcall arguments\b"),
             "Correct the call in the history whose `arguments` are not a JSON object, or leave out that turn.",
         ),
         (
-            Words(r"\b(json[ _]?)?schemas?\b", r"\bgrammars?\b", r"\bresponse_format\b", r"\bstructured output"),
+            AnyPattern(r"\b(json[ _]?)?schemas?\b", r"\bgrammars?\b", r"\bresponse_format\b", r"\bstructured output"),
             "Simplify the schema of response_format or of the tools, or send only one of the two, without a prefilled answer.",
         ),
         (
-            Words(r"\b(tools?|tool_calls?|functions?)\b"),
+            AnyPattern(r"\b(tools?|tool_calls?|functions?)\b"),
             "Correct the tool that the message names, or leave the tools out if the server or the model does not support them.",
         ),
         (
-            Words(r"\b(messages?|content|roles?|assistant)\b"),
+            AnyPattern(r"\b(messages?|content|roles?|assistant)\b"),
             "Correct the message that the error names: each needs a role, and content that is not empty.",
         ),
     ],
@@ -374,7 +383,7 @@ TIMED_OUT = (
     "(nginx: proxy_read_timeout; Cloudflare's is about 100 s)."
 )
 PAGES: dict[int, str] = {
-    401: "The proxy requires its own login: ask its owner for access without a browser.",
+    401: "The proxy requires its own login: ask its administrator for access without a browser.",
     403: "The proxy refused the request: check its access rules, or bypass it.",
     404: "Check `base_url` and the proxy: this path leads to a web site, not to an API.",
     407: "The proxy requires a login of its own: set `proxy` with user name and password, or bypass it.",
@@ -407,7 +416,7 @@ def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
 
 # The hints of error classes if a product other than LM Studio answers.
 PRODUCT_HINTS: dict[type[LMStudioError], str] = {
-    ServerUnreachableError: "Start {product}, or set LMDECK_HOST and LMDECK_PORT to where it listens.",
+    ServerUnreachableError: "Start {product}, or set LMDECK_HOST and LMDECK_PORT to its address.",
     TransportError: "Check that {product} is running and reachable.",
     AuthenticationError: "Set LM_API_TOKEN, or pass `api_token=`, to a key that {product} accepts.",
     EndpointNotFoundError: "The server is {product}, which does not have this endpoint: use lm.chat(), or update it.",

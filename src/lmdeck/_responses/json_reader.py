@@ -40,7 +40,7 @@ class Reader(Protocol):
 
     @property
     def is_in_call(self) -> bool:
-        """Whether a tool call is being generated or run: servers may then be silent for long."""
+        """Whether a tool call is being generated or run: servers may then be silent for a long time."""
         ...
 
     def partial(self) -> Reply | None:
@@ -53,7 +53,7 @@ class Reader(Protocol):
         ...
 
     def is_whole_without_end(self, error: TransportError) -> bool:
-        """Whether the response is complete although `error` broke the connection, which is recorded."""
+        """Whether the response is complete although `error` broke the connection; then record it."""
         ...
 
 
@@ -106,8 +106,8 @@ class JSONReader:
         """Whether the end marker was read: a JSON body has none."""
         return False
 
-    def is_whole_without_end(self, error: TransportError) -> bool:  # no body is whole before its end
-        """Whether the response is complete: never before its end."""
+    def is_whole_without_end(self, error: TransportError) -> bool:
+        """Whether the response is complete although the connection broke: never."""
         return False
 
 

@@ -1,7 +1,7 @@
 """The three formats of model lists, and the choice of a default model.
 
 `/api/v1/models` is documented in LM Studio's `2_rest/list.md`, `/api/v0/models` in `2_rest/endpoints.mdx`; `/v1/models` is
-OpenAI's and has ids only, to which llama.cpp and vLLM add details (llama.cpp's `tools/server/README.md`).
+OpenAI's and has only ids, to which llama.cpp and vLLM add details (llama.cpp's `tools/server/README.md`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ MODEL_LIST_PATHS: tuple[tuple[ApiLevel, str], ...] = (
 )
 
 
-SERVING_OWNERS = frozenset(
-    {"llamacpp", "vllm", "sglang"}
-)  # values of `owned_by` of servers that list loaded models only
+SERVING_OWNERS = frozenset({"llamacpp", "vllm", "sglang"})  # the `owned_by` of servers that list only loaded models
 
 
 def read_model_list(api: ApiLevel, body: object) -> list[ModelInfo]:
@@ -39,7 +37,7 @@ def read_model_list(api: ApiLevel, body: object) -> list[ModelInfo]:
 
 
 def choose_model(models: Iterable[ModelInfo]) -> str:
-    """Return the model for a request that names none: a loaded one, or the smallest.
+    """Return the model for a request that does not name one: a loaded one, or the smallest.
 
     Raises:
         NoModelLoadedError: There is no chat model.
@@ -85,11 +83,11 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
     )
 
 
-def _reasoning(given: object) -> ReasoningOptions | None:
-    """Return the reasoning settings of a model, which LM Studio reports since 0.4.25."""
-    if not isinstance(given, Mapping):
+def _reasoning(value: object) -> ReasoningOptions | None:
+    """Return the reasoning settings of a model, which LM Studio has reported since 0.4.25."""
+    if not isinstance(value, Mapping):
         return None
-    return ReasoningOptions(allowed_options=_texts(given.get("allowed_options")), default=_text(given.get("default")))
+    return ReasoningOptions(allowed_options=_texts(value.get("allowed_options")), default=_text(value.get("default")))
 
 
 def _texts(value: object) -> list[str]:
@@ -128,18 +126,19 @@ def _from_v0(entry: Mapping[str, Any]) -> ModelInfo:
 
 def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
     """Return the model of an entry with little more than an id.
+
     Embedding models are recognized by name.
 
-    llama.cpp describes its model in `meta`; as a router it reports in `status` whether a model is loaded.
-    It and vLLM hold the models that they list in memory.
+    llama.cpp describes its model in `meta`, and as a router reports in `status` whether a model is loaded. llama.cpp and vLLM
+    list only models that are in memory.
     """
     key = str(entry.get("id") or entry.get("key"))
     meta = _object(entry.get("meta"))
     status = _object(entry.get("status")).get("value")
     lengths = (meta.get("n_ctx"), entry.get("max_model_len"), entry.get("context_length"))
-    held = next((length for length in map(_count, lengths) if length), None)
+    context_length = next((length for length in map(_count, lengths) if length), None)
     is_loaded = status == "loaded" if status else str(entry.get("owned_by")).lower() in SERVING_OWNERS
-    instances = [ModelInstance(id=key, context_length=held)] if is_loaded else []
+    instances = [ModelInstance(id=key, context_length=context_length)] if is_loaded else []
     return ModelInfo(
         key=key,
         type="embedding" if "embed" in key.lower() else "llm",
@@ -148,13 +147,13 @@ def _from_openai(entry: Mapping[str, Any]) -> ModelInfo:
         format="gguf" if meta else None,
         params=_text(_params(meta.get("n_params"))),
         size_bytes=_count(meta.get("size")) or 0,
-        max_context_length=_count(meta.get("n_ctx_train")) or held,
+        max_context_length=_count(meta.get("n_ctx_train")) or context_length,
         instances=instances,
     )
 
 
 def _params(count: object) -> str | None:
-    """Return a number of parameters in the style of model names: 0.1B, 7B."""
+    """Return a number of parameters as in model names: 0.1B, 7B."""
     known = _count(count)
     return f"{known / 1e9:.1f}".removesuffix(".0") + "B" if known else None
 
@@ -166,13 +165,11 @@ def _object(value: object) -> Mapping[str, Any]:
 _READERS = {"v1": _from_v1, "v0": _from_v0, "openai": _from_openai}
 
 
-def _type(given: object, *, vision: bool = False) -> str:
-    """Return what a model is for.
-    An unknown word is returned unchanged, so that such a model is not mistaken for another kind.
-    """
-    if given == "embeddings":
+def _type(value: object, *, vision: bool = False) -> str:
+    """Return the type of a model; an unknown type is returned unchanged."""
+    if value == "embeddings":
         return "embedding"
-    kind = _text(given) or "llm"
+    kind = _text(value) or "llm"
     return "vlm" if vision and kind == "llm" else kind
 
 

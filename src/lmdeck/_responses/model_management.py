@@ -19,7 +19,7 @@ _JOB_ID = re.compile(r"[\w.:-]{1,200}")
 
 
 def checked_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return load options without those that are None; unknown names are sent as they are.
+    """Return load options without those that are None; unknown names are sent unchanged.
 
     Raises:
         ConfigurationError: A count is not a positive integer.
@@ -35,14 +35,14 @@ def checked_load_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fitting_instance(
-    models: Iterable[ModelInfo], key: str, options: Mapping[str, Any], besides: Iterable[ModelInfo] = ()
+    models: Iterable[ModelInfo], key: str, options: Mapping[str, Any], known: Iterable[ModelInfo] = ()
 ) -> tuple[ModelInfo, ModelInstance] | None:
     """Return a loaded instance of a model that fits the options, or None.
 
     The context must be at least as long as requested, other options equal; options that the server does not report are
-    ignored. `key` is a model key or an instance id. Instances in the earlier list `besides` are not considered.
+    ignored. `key` is a model key or an instance id. Instances in the earlier list `known` are not considered.
     """
-    earlier = {instance.id for model in besides for instance in model.instances}
+    earlier = {instance.id for model in known for instance in model.instances}
     for model in models:
         for instance in model.instances:
             is_candidate = key in (model.key, instance.id) and instance.id not in earlier
@@ -66,12 +66,12 @@ def read_loaded(body: object, key: str) -> LoadedModel:
     """Return the loaded model in the response to a load request.
 
     Raises:
-        MalformedStreamError: The body names no instance.
+        MalformedStreamError: The body does not name an instance.
     """
     fields = body if isinstance(body, Mapping) else {}
     instance_id = fields.get("instance_id") or fields.get("model_instance_id") or fields.get("id")
     if not instance_id and fields.get("status") != "loaded":
-        raise MalformedStreamError(f"The answer to loading {key!r} names no instance: {describe(str(body))}")
+        raise MalformedStreamError(f"The answer to loading {key!r} does not name an instance: {describe(str(body))}")
     config = fields.get("load_config")
     time = fields.get("load_time_seconds")
     return LoadedModel(
@@ -88,14 +88,14 @@ def read_download(body: object) -> DownloadJob:
     Raises:
         MalformedStreamError: The body has no status that LM Studio documents.
     """
-    given = dict(body) if isinstance(body, Mapping) else {}
-    if given.get("status") not in _STATES:
-        raise MalformedStreamError(f"The server reports no download status: {describe(str(body))}")
+    reported = dict(body) if isinstance(body, Mapping) else {}
+    if reported.get("status") not in _STATES:
+        raise MalformedStreamError(f"The server does not report a download status: {describe(str(body))}")
     fields: dict[str, Any] = {}
     for name in DownloadJob.__struct_fields__:
-        if given.get(name) is not None:
+        if reported.get(name) is not None:
             try:
-                converted = msgspec.convert({"status": given["status"], name: given[name]}, DownloadJob)
+                converted = msgspec.convert({"status": reported["status"], name: reported[name]}, DownloadJob)
             except msgspec.ValidationError:
                 continue
             fields[name] = getattr(converted, name)

@@ -1,10 +1,10 @@
 """Detection of the product that answers, and of its version.
 
-It uses what was sent anyway, and one or two small requests where that says nothing.
+It uses responses that are received anyway and, if they do not show the product, one or two small requests.
 
 Sources: llama.cpp's server sends `Server: llama.cpp` and reports its build in `/props` (`tools/server/README.md`); Ollama has
 `/api/version` (`docs/api.md`) and names the owner of its own models `library`; vLLM has `/version`; LiteLLM sends
-`x-litellm-version` with a model's answers, says "I'm alive!" at `/health/liveliness`, and older ones report their version at
+`x-litellm-version` with a model's answers, answers "I'm alive!" at `/health/liveliness`, and older ones report their version at
 `/health/readiness` (LiteLLM docs `proxy/health`); LM Studio answers `/lmstudio-greeting`, which is how `lms` finds it
 (`lms/src/createClient.ts`), and an unknown path with status 200 and its own message. Which of LM Studio's programs answers
 (the app, its daemon llmster, or Bionic), and its version, is at `/lms-status`, on newer servers or on the port of the API
@@ -45,10 +45,7 @@ MAX_VERSION_LENGTH = 60
 
 
 class Product(Struct, frozen=True):
-    """The product that answers.
-
-    Its name is None while unknown, its version None if not reported.
-    """
+    """The product that answers; name and version are None if unknown."""
 
     name: str | None = None
     version: str | None = None
@@ -57,7 +54,7 @@ class Product(Struct, frozen=True):
 def recognize(api: ApiLevel, body: object, headers: Mapping[str, str], refusals: Sequence[str] = ()) -> Product:
     """Return the product that sent a model list.
 
-    Headers, API, the owner of models and earlier errors show it.
+    It is recognized by headers, API, the owner of models and earlier errors.
     """
     named = _named_by(headers)
     if named is not None:
@@ -83,7 +80,7 @@ def _named_by(headers: Mapping[str, str]) -> Product | None:
 class Peer:
     """The server as known from its responses; `product` is None until one of them names it.
 
-    `edition` is the one of LM Studio's programs that answers, with its version, once it was asked for.
+    `edition` is the LM Studio program that answers, with its version, once this was requested.
     """
 
     def __init__(self) -> None:
@@ -99,14 +96,12 @@ class Peer:
 
 def product_from_error(*refusals: str) -> str | None:
     """Return the product recognized by its error messages, or None."""
-    words = ("unexpected endpoint or method", "lm studio api token")
-    return LM_STUDIO if any(word in refusal.lower() for refusal in refusals for word in words) else None
+    phrases = ("unexpected endpoint or method", "lm studio api token")
+    return LM_STUDIO if any(phrase in refusal.lower() for refusal in refusals for phrase in phrases) else None
 
 
 def read_status(body: object) -> Product | None:
-    """Return the program that an answer of `/lms-status` names, and its version.
-    None if it is another answer.
-    """
+    """Return the program and the version in an answer of `/lms-status`, or None."""
     package = body.get("package") if isinstance(body, Mapping) else None
     version = _version(body.get("version")) if isinstance(body, Mapping) else None
     if not isinstance(package, str) or version is None:
@@ -116,7 +111,7 @@ def read_status(body: object) -> Product | None:
 
 
 def probe_paths(product: Product) -> tuple[str, ...]:
-    """Return the paths to request for what is still unknown about the product."""
+    """Return the paths to request to learn the rest about the product."""
     if product.name is None:
         return (VERSION_PROBES[OLLAMA][0], GREETING, ALIVE)
     if product.version is None and product.name in VERSION_PROBES:
@@ -132,7 +127,7 @@ def refine(path: str, body: object, product: Product) -> Product:
         return product
     if path == GREETING:
         return Product(LM_STUDIO) if body.get("lmstudio") is True else product
-    name, field = next((name, field) for name, (asked, field) in VERSION_PROBES.items() if asked == path)
+    name, field = next((name, field) for name, (probe, field) in VERSION_PROBES.items() if probe == path)
     version = _version(body.get(field))
     return product if version is None else Product(product.name or name, version)
 

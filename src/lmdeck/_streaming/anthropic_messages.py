@@ -68,7 +68,7 @@ class AnthropicTranslator:
         kind = block.get("type")
         self.is_in_call = kind in SERVER_TOOLS
         if kind == "tool_use":
-            self._inputs[index] = _input(block)  # complete already if no deltas follow
+            self._inputs[index] = _input(block)  # already complete if no deltas follow
             yield completion(Delta(tool_calls=[call_delta(index, block.get("id"), str(block.get("name") or ""))]))
         elif kind in SERVER_TOOLS:
             self.server_calls.append(_server_call(block))

@@ -1,10 +1,8 @@
-"""Chunks of the wire → chunks for the user and, at the end, the reply.
+"""Assemble the chunks of the server into chunks for the user and, at the end, the reply.
 
-Chunks have content, reasoning and tool calls. An answer is complete with a finish reason or `[DONE]`; anything else is an error
-that carries the partial reply. A body that was not streamed is one large chunk and is read the same way, so both give the same
-`Reply`.
-
-Lifecycle: the finish reason and the end mark move an answer from stage to stage, as `NEXT` says.
+An answer is complete with a finish reason or `[DONE]`; without either, an error with the partial reply is raised. A body that
+was not streamed is read as one large chunk, so both have the same `Reply`. The finish reason and the end mark move an answer
+from stage to stage, as `NEXT` defines.
 """
 
 from __future__ import annotations
@@ -30,17 +28,17 @@ from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissin
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, TokenLogprob
 
-TOOL_CALL_MISSING = "A tool call was demanded by `tool_choice`, and the model made none."
-TOOL_CALL_ANNOUNCED = "The server gave a tool call as the finish reason, and sent none."
+TOOL_CALL_MISSING = "`tool_choice` demanded a tool call, but the model did not make one."
+TOOL_CALL_ANNOUNCED = "The finish reason is a tool call, but the server did not send one."
 CALL_REASONS = ("tool_calls", "function_call")
-TEXT_LATE = "Text came after the finish reason."
+TEXT_LATE = "Text arrived after the finish reason."
 REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
 )
 
 
 class Stage(Enum):
-    """How far an answer has come."""
+    """The state of an answer."""
 
     STREAMING = auto()
     FINISHED = auto()  # the finish reason was read; figures and late tool-call deltas may follow
@@ -60,7 +58,7 @@ NEXT: dict[tuple[Stage, Mark], Stage] = {  # a mark that is not listed for a sta
 class TextParser(Protocol):
     """A parser of the reasoning and tool calls that a model writes into its text.
 
-    Content passes through it before the user sees it. The assembler merges the calls in its chunks with the native ones.
+    Content passes through it before it reaches the user. The assembler merges the calls in its chunks with the native ones.
     """
 
     content: TextBuffer
@@ -68,7 +66,7 @@ class TextParser(Protocol):
     problems: list[Problem]
 
     def feed_whole(self, text: str, chunks: list[Chunk]) -> None:
-        """Read an answer that came in one piece and append its chunks."""
+        """Read an answer that arrived in one piece and append its chunks."""
         ...
 
     def feed_into(self, text: str, chunks: list[Chunk]) -> None:
@@ -76,11 +74,11 @@ class TextParser(Protocol):
         ...
 
     def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
-        """Read new texts, which came together, and append the chunks that are certain."""
+        """Read new texts that arrived together and append the chunks that are certain."""
         ...
 
     def feed_reasoning(self, text: str, chunks: list[Chunk]) -> None:
-        """Read text of the server's own reasoning channel; append the chunks that are certain."""
+        """Read text of the server's reasoning channel and append the chunks that are certain."""
         ...
 
     def finish(self, *, answered: bool = False) -> Iterable[Chunk]:
@@ -89,9 +87,9 @@ class TextParser(Protocol):
 
 
 class ChatAssembler:
-    """Assembles one answer of `/v1/chat/completions`.
+    """An assembler of one answer of `/v1/chat/completions`.
 
-    What only calls and figures need is made when the first of them comes, as many streams may be open at once.
+    Objects for calls and figures are created when the first of them arrives, because many streams may be open at once.
     """
 
     __slots__ = (
@@ -126,7 +124,7 @@ class ChatAssembler:
         self._tools = tools
         self._limits = limits
         self._new_id = new_id
-        self._native: ToolCallSlots | None = None  # made at the first call, as most answers have none
+        self._native: ToolCallSlots | None = None  # created at the first call: most answers have none
         self._calls: MixedCalls | None = None
         self._content = TextBuffer() if text_parser is None else text_parser.content
         self._reasoning = TextBuffer() if text_parser is None else text_parser.reasoning
@@ -137,7 +135,7 @@ class ChatAssembler:
         self._requested_model = model
         self._id = ""
         self._model = ""
-        self.is_in_call = False  # whether a native call has begun and the answer goes on
+        self.is_in_call = False  # whether a native call has started and the answer continues
         self._model_names = model_names
         self.figures = Figures()
         self._logprobs: list[TokenLogprob] | None = None
@@ -148,10 +146,7 @@ class ChatAssembler:
         return self._stage is not Stage.STREAMING
 
     def text_alone(self, completion: WireCompletion) -> str:
-        """Return the text of a chunk that only continues the answer; otherwise `""`.
-
-        Most chunks hold nothing else.
-        """
+        """Return the text of a chunk that contains only text, as most do; otherwise `""`."""
         if not (self._id and self._model):
             self._read_head(completion)
         choices = completion.choices
@@ -167,9 +162,9 @@ class ChatAssembler:
         return content if isinstance(content, str) else ""
 
     def feed_texts(self, texts: list[str], chunks: list[Chunk]) -> None:
-        """Read the texts of chunks that hold nothing else.
+        """Read the texts of chunks that contain only text.
 
-        A chunk is appended for each one, unless it holds markup.
+        A chunk is appended for each text without markup.
         """
         parser, first = self._text_parser, len(chunks)
         if parser is None:
@@ -185,7 +180,7 @@ class ChatAssembler:
             self._merge_embedded_calls(chunks, first)
 
     def feed(self, completion: WireCompletion, chunks: list[Chunk]) -> None:
-        """Read a chunk of the wire, or a whole body, and append what happened in it to `chunks`."""
+        """Read a chunk of the server, or a whole body, and append the chunks for the user."""
         if not (self._id and self._model):
             self._read_head(completion)
         choices = completion.choices
@@ -216,14 +211,14 @@ class ChatAssembler:
             IncompleteStreamError: Neither a finish reason nor the end mark was read.
             EmptyReplyError: The answer is complete and empty.
             ToolCallParseError: With `strict`, a call could not be read.
-            ToolCallMissingError: With `strict`, a call was demanded and none came.
+            ToolCallMissingError: With `strict`, a call was demanded and there is none.
         """
         if self._stage is Stage.STREAMING:
             raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
         if not self._finish_reason:
             self._finish("stop", chunks)
         if self._native is not None:
-            self._add_native_calls(self._native, chunks)  # deltas may come after the finish reason
+            self._add_native_calls(self._native, chunks)  # deltas may arrive after the finish reason
         reply = self.reply()
         lost = _lost_call(reply.problems) if reply.problems else None
         missing = "" if lost or reply.tool_calls else self._missing_call()
@@ -238,7 +233,7 @@ class ChatAssembler:
         return reply
 
     def partial(self) -> Reply:
-        """Return the reply as far as it has come, with complete calls only."""
+        """Return the reply so far, with complete calls only."""
         reply = self.reply()
         if self._finish_reason or self._native is None:
             return reply
@@ -248,7 +243,7 @@ class ChatAssembler:
         )
 
     def reply(self) -> Reply:
-        """Return the reply as far as it was assembled."""
+        """Return the reply assembled so far."""
         figures = self.figures
         calls = [] if self._calls is None else self._calls.complete
         return Reply(
@@ -282,7 +277,7 @@ class ChatAssembler:
             self._read_delta(choice.message, chunks, is_whole=True)
         if choice.logprobs is not None:
             self._read_logprobs(choice.logprobs, chunks, first)
-        if choice.finish_reason or self._finish_reason:  # some gateways send the usage last, beside an empty delta
+        if choice.finish_reason or self._finish_reason:  # some gateways send the usage last, with an empty delta
             self.figures.read(completion)
         if choice.finish_reason:
             self._finish(choice.finish_reason, chunks)
@@ -391,15 +386,15 @@ class ChatAssembler:
         return TOOL_CALL_ANNOUNCED if self._finish_reason in CALL_REASONS else ""
 
     def _note_missing(self, reply: Reply, missing: str) -> bool:
-        """Note what was asked for and is not in the reply, and return whether there is anything.
+        """Add a problem for each request that the reply does not meet; return whether there is one.
 
-        `missing` is why the reply should have a call.
+        `missing` is the reason why the reply should have a call, or `""`.
         """
         before = len(self._problems)
         if self._expects_logprobs and not self._logprobs:
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
         if self._expects_one_call and (count := len(reply.tool_calls)) > 1:
-            self._note_once("parallel_calls", f"The answer has {count} calls though only one was allowed.")
+            self._note_once("parallel_calls", f"The answer has {count} calls, but only one was allowed.")
         requested, answered = self._requested_model, self._model
         if answered != requested and answered not in self._model_names and not is_same_model(requested, answered):
             self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")

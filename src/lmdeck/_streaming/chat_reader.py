@@ -1,8 +1,8 @@
 """Read the bytes of an answer, streamed or not, and return chunks and the reply.
 
-The first bytes decide between events and a JSON body, not the content type: LM Studio answers a streamed request with a JSON
-error and status 200, and proxies change content types. Errors inside an answer with a good status are raised as typed errors
-that carry the reply so far.
+The first bytes, not the content type, decide between events and a JSON body: LM Studio answers a streamed request with a JSON
+error and status 200, and proxies change content types. Errors inside an answer with a successful status are raised as typed
+errors with the reply so far.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from lmdeck.messages import Problem, Reply
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
-HEARTBEATS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # names of events that proxies send in a pause
+HEARTBEATS = frozenset(
+    {"ping", "heartbeat", "keepalive", "keep-alive"}
+)  # names of events that proxies send during a pause
 SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 Observer: TypeAlias = Callable[[bytes, Sequence[Chunk]], None]
 _decode_completion = msgspec.json.Decoder(WireCompletion).decode
@@ -47,7 +49,7 @@ class ChatReader:
     answer, with `b""` and the last chunks. `failure` is an error that follows the chunks returned last.
     """
 
-    _sse: SSEDecoder  # this and the next two are made when the answer turns out to be events
+    _sse: SSEDecoder  # this and the next two are created when the answer turns out to be events
     _template: TextTemplate
     _raw: RawEvents
     __slots__ = (
@@ -73,7 +75,7 @@ class ChatReader:
         self._body: list[bytes] = []
         self._byte_count = 0
         self.figures = assembler.figures  # what the server has reported so far: token counts, times
-        self.is_streamed = False  # whether the answer came as events rather than as one body
+        self.is_streamed = False  # whether the answer arrived as events rather than as one body
         self.is_done = False  # whether the end mark was read
         self.failure: LMStudioError | None = None
 
@@ -81,16 +83,12 @@ class ChatReader:
     def is_in_call(self) -> bool:
         """Whether a tool call is being written.
 
-        Its arguments may come in one piece after minutes of silence.
-
-        LM Studio is reported to do this (bug tracker #1868, #1881).
+        Its arguments may arrive in one piece after minutes of silence (LM Studio bug tracker #1868, #1881).
         """
         return self._assembler.is_in_call
 
     def is_whole_without_end(self, error: TransportError) -> bool:
-        """Whether the answer was complete before `error` broke the connection.
-        If so, add a problem to the reply.
-        """
+        """Whether the answer was complete before `error` broke the connection; if so, add a problem."""
         if not self._assembler.is_complete:
             return False
         self._assembler.note(Problem("end_missing", f"The connection broke after the finish reason: {error.message}"))
@@ -139,13 +137,14 @@ class ChatReader:
 
     def finish(self) -> list[Chunk]:
         """Read the end of the bytes and return the last chunks.
+
         A last event without its blank line counts.
 
         Raises:
             IncompleteStreamError: The answer was cut off.
             MalformedStreamError: The bytes are not an answer of this API.
             EmptyReplyError: The answer is complete and empty.
-            APIError: The server reported an error in its last event or in a body with a good status.
+            APIError: The server reported an error in its last event or in a body with a successful status.
         """
         if self.failure is not None:
             raise self.failure
@@ -164,7 +163,7 @@ class ChatReader:
         return chunks + last
 
     def partial(self) -> Reply:
-        """Return the reply as far as it has come."""
+        """Return the reply so far."""
         return self._with_raw(self._reply or self._assembler.partial())
 
     def reply(self) -> Reply:
@@ -177,12 +176,13 @@ class ChatReader:
         if not self._raw.is_short or not self._limits.raw_bytes:
             return replace(reply, raw=self._raw.events())
         shortened = Problem(
-            "raw_shortened", f"raw contains only the first {self._limits.raw_bytes} bytes (about) of the stream."
+            "raw_shortened", f"raw contains only about the first {self._limits.raw_bytes} bytes of the stream."
         )
         return replace(reply, raw=self._raw.events(), problems=[*reply.problems, shortened])
 
     def _detect_format(self, data: bytes) -> list[Chunk]:
         """Read the first bytes until they show whether events or a body follow.
+
         White space before either is a heartbeat.
         """
         start = (self._start + data).removeprefix(BOM).lstrip(BLANKS)
@@ -204,11 +204,9 @@ class ChatReader:
         return "event-stream" in self._headers.get("content-type", "")
 
     def _refuse_start(self, start: bytes) -> NoReturn:
-        kind = self._headers.get("content-type", "nothing")
+        kind = self._headers.get("content-type", "no content type")
         shown = describe(start[:400].decode("utf-8", "replace"))
-        raise MalformedStreamError(
-            f"The server answered with {kind}, which is neither server-sent events nor JSON: {shown}"
-        )
+        raise MalformedStreamError(f"The server's answer ({kind}) is neither server-sent events nor JSON: {shown}")
 
     def _whole_body(self) -> bytes:
         if len(self._body) > 1:
@@ -231,7 +229,7 @@ class ChatReader:
         return chunks
 
     def _read_observed(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
-        """Read events one after the other, as `observe` is called with the chunks of each."""
+        """Read events one after the other, because `observe` is called with the chunks of each."""
         for event in events:
             first = len(chunks)
             self._read_batch([event], chunks)
@@ -241,7 +239,7 @@ class ChatReader:
     def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
         """Decode events and append their chunks.
 
-        The texts of events that hold nothing else are parsed together.
+        The texts of events that contain only text are parsed together.
         """
         assembler, raw, template = self._assembler, self._raw, self._template
         texts: list[str] = []
@@ -264,7 +262,7 @@ class ChatReader:
             assembler.feed_texts(texts, chunks)
 
     def _read_event(self, event: ServerSentEvent, completion: WireCompletion | None, chunks: list[Chunk]) -> None:
-        """Append the chunks of an event; one without a completion is the end mark, blank or broken."""
+        """Append the chunks of an event; without a completion, it is the end mark, blank or broken."""
         if event.event in HEARTBEATS or (completion is None and self._is_mark(event.data.strip())):
             return
         self._raw.add(event.data)
@@ -274,7 +272,7 @@ class ChatReader:
         self._assembler.feed(completion, chunks)
 
     def _is_mark(self, data: bytes) -> bool:
-        """Whether the data of an event is blank or the end mark, which ends the answer."""
+        """Whether the data of an event is blank or the end mark; the end mark ends the answer."""
         if data == DONE:
             self._end()
         return data == DONE or not data
@@ -287,28 +285,29 @@ class ChatReader:
         """Decode JSON with a lone surrogate, as sent by servers that cut UTF-16 text.
 
         Raises:
-            MalformedStreamError: Something else is wrong with it.
+            MalformedStreamError: The JSON is invalid for another reason.
             APIError: It is an error that the server reports.
         """
         try:
-            return self._mended(event.data) or _decode_completion(event.data)
+            return self._without_lone_surrogates(event.data) or _decode_completion(event.data)
         except DECODE_ERRORS as error:
             self._refuse_event(event, error)
 
-    def _mended(self, data: bytes) -> WireCompletion | None:
-        """Decode JSON with U+FFFD for each half of a surrogate pair; None if that does not help."""
-        mended = without_lone_surrogates(data)
-        if mended == data:
+    def _without_lone_surrogates(self, data: bytes) -> WireCompletion | None:
+        """Decode JSON with lone surrogates replaced by U+FFFD; return None if that does not help."""
+        repaired = without_lone_surrogates(data)
+        if repaired == data:
             return None
         try:
-            completion = _decode_completion(mended)
+            completion = _decode_completion(repaired)
         except DECODE_ERRORS:
             return None
-        self._assembler.note(Problem("text_mended", "Half a surrogate pair was replaced by U+FFFD."))
+        self._assembler.note(Problem("text_mended", "A lone surrogate was replaced by U+FFFD."))
         return completion
 
     def _check_event(self, event: ServerSentEvent, completion: WireCompletion) -> None:
         """Raise the error of an event that is an error or not a chunk.
+
         A chunk without choices may contain only usage.
         """
         decoded = decoded_or_text(event.data)
@@ -334,7 +333,7 @@ class ChatReader:
         ) from cause
 
     def _finish_events(self, chunks: list[Chunk]) -> None:
-        """Read a last event without its blank line, and check that there was any."""
+        """Read a last event without its blank line, and check that there was an event."""
         try:
             self._read_observed(self._sse.finish(), chunks)
         except MalformedStreamError as error:
@@ -342,14 +341,14 @@ class ChatReader:
                 "The stream was cut off in the middle of an event.", partial=self.partial()
             ) from error
         if not (self._raw.count or self._assembler.is_complete):
-            raise MalformedStreamError(f"The stream of {self._byte_count} bytes contained no event.")
+            raise MalformedStreamError(f"The stream of {self._byte_count} bytes contains no event.")
 
     def _decode_body(self, body: bytes) -> WireCompletion:
-        """Decode an answer that came as one body."""
+        """Decode an answer that arrived as one body."""
         try:
             completion = _decode_completion(body)
         except DECODE_ERRORS as error:
-            completion = self._mended(body) or self._refuse_body(body, error)
+            completion = self._without_lone_surrogates(body) or self._refuse_body(body, error)
         if completion.choices:
             return completion
         raise self._error_in(body) or MalformedStreamError(
@@ -360,13 +359,13 @@ class ChatReader:
         refuse_body(body, error, self._error_in(body))
 
     def _error_in(self, body: bytes) -> APIError | None:
-        """Return the error that a body with a good status reports, if any."""
+        """Return the error that a body with a successful status reports, if any."""
         decoded = decoded_or_text(body)
         return api_error(self._status, decoded, self._headers) if is_error_body(decoded) else None
 
 
 def _decoded(data: bytes) -> WireCompletion | None:
-    """Return the completion in the data of an event; None for the end mark, for example."""
+    """Return the completion in the data of an event; None for other data, such as the end mark."""
     try:
         return _decode_completion(data)
     except DECODE_ERRORS:

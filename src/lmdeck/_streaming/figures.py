@@ -1,6 +1,6 @@
-"""The figures of an answer: token counts, times, and what is said of model and runtime.
+"""The figures of an answer: token counts, times, and details of the model and the runtime.
 
-They are read leniently: a figure that is missing, odd or of the wrong type is left out, so that it cannot cost an answer.
+They are read leniently: a figure that is missing, invalid or of the wrong type is left out, so that the answer is not lost.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ _decode_usage = msgspec.json.Decoder(_WireUsage | None, strict=False).decode
 
 
 class Figures(Struct):
-    """The figures of one answer, from all chunks that carry any.
-    Later ones replace earlier ones.
-    """
+    """The figures of one answer, from all chunks that have any; later ones replace earlier ones."""
 
     usage: Usage | None = None
     stats: Stats = NO_STATS
@@ -75,13 +73,14 @@ class Figures(Struct):
 
 def _usage(raw: Raw) -> Usage | None:
     """Return the tokens that a server counted, or None if it reports nothing.
+
     Fields of wrong types are read leniently.
     """
     try:
         wire = _decode_usage(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        given = _decode_object(raw)
-        return _convert(flatten_usage(given), Usage) if given else None
+        usage = _decode_object(raw)
+        return _convert(flatten_usage(usage), Usage) if usage else None
     if wire is None or wire == _NO_USAGE:
         return None
     prompt, completion = wire.prompt_tokens_details or _NO_DETAILS, wire.completion_tokens_details or _NO_DETAILS
@@ -95,7 +94,7 @@ def _usage(raw: Raw) -> Usage | None:
 
 
 def _decode(raw: Raw, shape: type[T]) -> T:
-    """Return a JSON object as a struct, leniently where it does not fit."""
+    """Return a JSON object as a struct; members that do not fit are read leniently."""
     try:
         return msgspec.json.decode(raw, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -113,6 +112,7 @@ def _decode_object(raw: Raw) -> dict[str, Any]:
 
 def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
     """Return a usage with cached and reasoning tokens beside the totals.
+
     OpenAI nests them in `…_tokens_details`.
     """
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")

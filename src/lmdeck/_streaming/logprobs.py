@@ -2,7 +2,7 @@
 
 `/v1/chat/completions` and `/v1/responses` send `content: [{"token", "logprob", "bytes", "top_logprobs"}]` (OpenAI's API
 reference, "Chat completion object"), `/v1/completions` four lists side by side: `tokens`, `token_logprobs`, `top_logprobs`,
-`text_offset`. An entry that cannot be read is left out, so that it cannot cost an answer.
+`text_offset`. An entry that cannot be read is left out, so that the answer is not lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from lmdeck.messages import TokenLogprob
 
-LOGPROBS_MISSING = "Log probabilities were asked for, but the server sent none."
+LOGPROBS_MISSING = "Log probabilities were requested, but the server did not send any."
 
 
 def read_logprobs(value: object) -> list[TokenLogprob]:
@@ -36,8 +36,8 @@ def _entry(entry: object) -> TokenLogprob | None:
 def _side_by_side(lists: Mapping[str, Any]) -> list[TokenLogprob]:
     tokens, values, likely = (_list(lists.get(name)) for name in ("tokens", "token_logprobs", "top_logprobs"))
     read = []
-    for place, (token, value) in enumerate(zip(tokens, values, strict=False)):
-        others = likely[place] if place < len(likely) else None
+    for index, (token, value) in enumerate(zip(tokens, values, strict=False)):
+        others = likely[index] if index < len(likely) else None
         top = [_token(name, each) for name, each in others.items()] if isinstance(others, Mapping) else []
         read.append(_token(token, value, None, [each for each in top if each is not None]))
     return [each for each in read if each is not None]
@@ -50,7 +50,8 @@ def _list(value: object) -> list[Any]:
 def _token(
     token: object, logprob: object, spelled: object = None, top: list[TokenLogprob] | None = None
 ) -> TokenLogprob | None:
-    """Return a token, None if it cannot be read.
+    """Return a token, or None if it cannot be read.
+
     The first token of an echoed prompt has no probability.
     """
     if not isinstance(token, str) or not isinstance(logprob, (int, float)) or isinstance(logprob, bool):
@@ -59,7 +60,7 @@ def _token(
 
 
 def _bytes(value: object) -> bytes | None:
-    """Return a token's bytes, which may be part of a character only."""
+    """Return a token's bytes, which may be only part of a character."""
     try:
         return bytes(value) if isinstance(value, list) else None
     except (ValueError, TypeError):

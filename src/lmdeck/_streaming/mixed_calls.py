@@ -1,7 +1,7 @@
 """Merge native calls and calls in the text of one answer, so that each is counted once.
 
-Some servers send a call twice: as a native call, and in the text from which they parsed it. If both kinds call one tool, the
-second to begin is announced only when both are complete, so that a stream never announces a call that does not come.
+Some servers send a call twice: as a native call, and in the text from which they parsed it. If both kinds call the same tool,
+the second to begin is announced only when both are complete, so that a stream never announces a call that is then dropped.
 """
 
 from __future__ import annotations
@@ -33,14 +33,11 @@ class MixedCalls:
 
     @property
     def complete(self) -> list[ToolCall]:
-        """The complete calls: native ones first, as a body that was not streamed has no other order."""
+        """The complete calls, native ones first: a body that was not streamed has no other order."""
         return [*self._native, *self._embedded]
 
     def announce(self, delta: ToolCallDelta, chunks: list[Chunk], *, embedded: bool) -> None:
-        """Append a delta of a call to `chunks`, unless the call may be a duplicate.
-
-        While the call may be a duplicate of the other kind, the delta is held back.
-        """
+        """Append a delta of a call to `chunks`, or hold it back while the call may be a duplicate."""
         index = self._indices.get(delta.id)
         if index is None:
             if self._is_held(delta, embedded=embedded):
@@ -53,10 +50,7 @@ class MixedCalls:
         chunks.append(Chunk("", "", None, delta if index == delta.index else replace(delta, index=index)))
 
     def _is_held(self, delta: ToolCallDelta, *, embedded: bool) -> bool:
-        """Hold back a delta of a call that may be a duplicate; return whether it is held back.
-
-        A call that was announced is not held back.
-        """
+        """Hold back a delta of a call that may be a duplicate; return whether it is held back."""
         held = self._held.get(delta.id)
         if held is None and delta.name in self._names[not embedded]:
             held = self._held[delta.id] = []
@@ -73,7 +67,7 @@ class MixedCalls:
         chunks.append(Chunk("", "", call))
 
     def add_native(self, calls: list[ToolCall], chunks: list[Chunk]) -> None:
-        """Add the native calls at the end of the answer, except those that the text holds, too."""
+        """Add the native calls at the end of the answer, except those that are also in the text."""
         embedded, new = list(self._embedded), list[ToolCall]()
         for call in calls:
             if self._pop_twin(call, embedded) is not None:
@@ -98,7 +92,7 @@ class MixedCalls:
         return self._indices.setdefault(call_id, len(self._indices))
 
     def _with_arguments(self, call: ToolCall, twin: ToolCall, chunks: list[Chunk]) -> ToolCall:
-        """Return a native call that came without arguments with those of its twin in the text."""
+        """Return a native call without arguments with the arguments of the same call in the text."""
         detail = f"The native call of {call.name!r} had no arguments; those in the text are used."
         self.problems.append(Problem("repaired", detail, dialect=NATIVE))
         if call.id in self._indices and call.id not in self._written:
@@ -108,6 +102,7 @@ class MixedCalls:
 
     def _pop_twin(self, call: ToolCall, others: list[ToolCall]) -> ToolCall | None:
         """Remove the same call from `others` and return it.
+
         A native call may lack arguments that the call in the text has.
         """
         wanted = self._canonical_arguments(call)
@@ -117,10 +112,7 @@ class MixedCalls:
         return None
 
     def _canonical_arguments(self, call: ToolCall) -> str:
-        """Return arguments as JSON that is equal for equal meanings.
-
-        They are coerced to the schema, sorted, and without nulls.
-        """
+        """Return arguments as canonical JSON: coerced to the schema, sorted, and without nulls."""
         coerced = self._tools.coerce(call.name, call.arguments)
         return json.dumps(_plain({key: value for key, value in coerced.items() if value is not None}), sort_keys=True)
 

@@ -1,4 +1,5 @@
 """`/api/v1/chat`: LM Studio's own events and body.
+
 Source: LM Studio docs `2_rest/chat.md` and `streaming-events.md`.
 """
 
@@ -32,7 +33,7 @@ class NativeTranslator:
         return read_native_event(data)
 
     def failure(self, data: Json) -> object:
-        """Return an `error` event, the only form in which failures come."""
+        """Return an `error` event, the only form of a failure; otherwise None."""
         return data if data.get("type") == "error" else None
 
     def event(self, data: Json) -> Iterator[WireCompletion]:
@@ -56,7 +57,7 @@ class NativeTranslator:
                 yield from self._end(data.get("result"))
 
     def _end(self, result: object) -> Iterator[WireCompletion]:
-        """Yield what the whole answer holds and no delta brought, and its figures."""
+        """Yield the parts of the whole answer for which there was no delta, and its figures."""
         answer = _object(result)
         output = entries(answer.get("output"))
         reasoning, content = _texts(output, "reasoning"), _texts(output, "message")
@@ -80,11 +81,12 @@ class NativeTranslator:
 
     def _finish_reason(self, result: Json) -> str:
         """Return `length` if the token limit was reached.
+
         LM Studio does not report the reason on this endpoint.
         """
         stats = result.get("stats")
-        written = stats.get("total_output_tokens") if isinstance(stats, Mapping) else None
-        if isinstance(self._limit, int) and isinstance(written, (int, float)) and written >= self._limit:
+        count = stats.get("total_output_tokens") if isinstance(stats, Mapping) else None
+        if isinstance(self._limit, int) and isinstance(count, (int, float)) and count >= self._limit:
             return "length"
         return "stop"
 

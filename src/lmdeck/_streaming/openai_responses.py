@@ -1,8 +1,8 @@
 """`/v1/responses`: OpenAI's Responses events and body, as LM Studio sends them.
 
-Sources: LM Studio docs `3_openai-compat/responses.md`, OpenAI's Responses API reference. Reasoning comes as
-`response.reasoning_text.*`, whose `done` may come without a delta before it (lmstudio-bug-tracker). llama.cpp's events have an
-`item_id` and no `output_index`; those of other servers have one, neither, or an id that changes with each event.
+Sources: LM Studio docs `3_openai-compat/responses.md`, OpenAI's Responses API reference. Reasoning arrives as
+`response.reasoning_text.*`, whose `done` may have no delta before it (lmstudio-bug-tracker). llama.cpp's events have an
+`item_id` and no `output_index`; those of other servers have either, neither, or an id that changes with each event.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ ARGUMENTS = "response.function_call_arguments"
 
 class ResponsesTranslator:
     """A translator for `/v1/responses`.
-    Text that came as deltas is not read again from `done` or the whole response.
+
+    Text that arrived as deltas is not read again from `done` or the whole response.
     """
 
     def __init__(self) -> None:
@@ -90,8 +91,8 @@ class ResponsesTranslator:
         index = self._items.of(data.get("item_id"), data.get("output_index"), of_open_item=True)
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
-        is_servers = (index, "server") in self._seen
-        if not arguments or is_servers or (stage == "done" and place in self._seen):
+        is_server_call = (index, "server") in self._seen
+        if not arguments or is_server_call or (stage == "done" and place in self._seen):
             return
         self._seen.add(place)
         yield completion(Delta(tool_calls=[call_delta(index, arguments=arguments)]))
@@ -108,24 +109,25 @@ class ResponsesTranslator:
             yield from self._call(item, index, is_done=is_done)
         elif is_done:
             yield from self._rest(item, index)
-        else:  # the arguments of a call that the server makes itself are not a call of the caller's
+        else:  # a call that the server runs itself is not a tool call of the reply
             self._seen.add((index, "server"))
 
     def _call(self, item: Json, index: int | None, *, is_done: bool) -> Iterator[WireCompletion]:
-        """Yield the opening of a call once, and the item's arguments if no event brought them."""
-        opening, filling = (index, "call"), (index, "arguments")
-        arguments = item.get("arguments") if filling not in self._seen and (is_done or item.get("arguments")) else None
-        if opening in self._seen and not arguments:
+        """Yield the start of a call once, and the item's arguments unless an event contained them."""
+        start, body = (index, "call"), (index, "arguments")
+        arguments = item.get("arguments") if body not in self._seen and (is_done or item.get("arguments")) else None
+        if start in self._seen and not arguments:
             return
-        name = None if opening in self._seen else str(item.get("name") or "")
-        self._seen.add(opening)
+        name = None if start in self._seen else str(item.get("name") or "")
+        self._seen.add(start)
         if arguments:
-            self._seen.add(filling)
+            self._seen.add(body)
         delta = call_delta(index, item.get("call_id") or item.get("id"), name, arguments)
         yield completion(Delta(tool_calls=[delta]))
 
     def _rest(self, item: Json, index: int | None) -> Iterator[WireCompletion]:
         """Yield the text of a finished item that no event contained.
+
         An event without an item covers all items of its kind.
         """
         match item.get("type"):
@@ -173,7 +175,7 @@ class ResponsesTranslator:
 
 
 class _ItemNumbers:
-    """Our own numbers for the items of an answer, found by an item's id, else by its index."""
+    """Consecutive numbers of the items of an answer, by an item's id, else by its index."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, int] = {}
@@ -182,9 +184,9 @@ class _ItemNumbers:
         self._open: int | None = None
 
     def of(self, id_: object, index: object, *, opens: bool = False, of_open_item: bool = False) -> int | None:
-        """Return the number of an event's item, None if it names none.
+        """Return the number of an event's item, or None if the event does not name an item.
 
-        `opens` marks the event that begins an item; with `of_open_item`, one that names no item is about the item begun last.
+        `opens` marks the event that begins an item. With `of_open_item`, an event without an item belongs to the open one.
         """
         name, position = id_ if isinstance(id_, str) else "", index if isinstance(index, int) else None
         if not name and position is None:
@@ -207,7 +209,7 @@ class _ItemNumbers:
         return place
 
     def close(self) -> None:
-        """Note the end of the item begun last."""
+        """Record the end of the open item."""
         self._open = None
 
     def at_end(self, id_: object, position: int) -> int:

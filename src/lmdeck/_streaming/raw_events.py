@@ -10,8 +10,8 @@ BURST = 16
 class RawEvents:
     """The data of the events of one stream, up to a limit in bytes.
 
-    Neighbours are nearly equal: id, time, model and everything around the new text. How the events of a group begin and end
-    is kept once for all of them.
+    Consecutive events are nearly equal: id, time, model and everything around the new text. The common start and end of the
+    events of a group are stored once.
     """
 
     __slots__ = (
@@ -20,17 +20,17 @@ class RawEvents:
 
     def __init__(self, limit: int, template: TextTemplate) -> None:
         self._left = limit
-        self._template = template  # a group of its events shares its bytes
+        self._template = template  # its events share its bytes
         self._head = self._tail = b""
         self._is_alone = True  # whether the last group has one event, which is its head
-        self._groups: list[tuple[int, bytes, bytes]] = []  # the position of its first event, their head and their tail
+        self._groups: list[tuple[int, bytes, bytes]] = []  # the index of the first event, the head and the tail
         self._middles: list[bytes] = []
-        self._new: list[bytes] = []  # of this read
-        self.count = 0  # of all events, also of those beyond the limit
+        self._new: list[bytes] = []  # the events of the current read
+        self.count = 0  # the number of all events, including those beyond the limit
         self.is_short = False
 
     def add(self, data: bytes) -> None:
-        """Count an event, and keep it unless the limit is reached."""
+        """Count an event, and store it unless the limit is reached."""
         self.count += 1
         if self._left > 0:
             self._left -= len(data)
@@ -39,9 +39,9 @@ class RawEvents:
             self.is_short = True
 
     def end_read(self) -> None:
-        """Store the events of a read; what they share with those before is stored once.
+        """Store the events of a read; what they share with earlier ones is stored once.
 
-        Many at once stay whole: they come from a server that is fast, so that the stream is over soon.
+        Many at once are stored whole: the server is fast, and the stream ends soon.
         """
         new = self._new
         if len(new) < BURST:
@@ -57,7 +57,7 @@ class RawEvents:
         new.clear()
 
     def events(self) -> list[bytes]:
-        """Return the data of the events that were kept."""
+        """Return the data of the stored events."""
         self.end_read()
         ends = [*(first for first, _, _ in self._groups[1:]), len(self._middles)]
         return [
@@ -67,11 +67,9 @@ class RawEvents:
         ]
 
     def _begin_group(self, data: bytes) -> tuple[int, int]:
-        """Find a group for an event that does not fit the last one.
+        """Find a group for an event that does not fit the last one; return the span of its middle.
 
-        Return where the middle of the event begins and ends.
-
-        An event alone is a head without a middle, until the next one shows what they share.
+        A single event is a head without a middle until the next one shows what they share.
         """
         head, tail = self._shared(self._head, data) if self._is_alone else (b"", b"")
         self._is_alone = 2 * (len(head) + len(tail)) <= len(data)
@@ -79,14 +77,14 @@ class RawEvents:
             head, tail = data, b""
             self._groups.append((len(self._middles), head, tail))
         else:
-            one = self._head
+            previous = self._head
             self._groups[-1] = len(self._middles) - 1, head, tail
-            self._middles[-1] = one[len(head) : len(one) - len(tail)]
+            self._middles[-1] = previous[len(head) : len(previous) - len(tail)]
         self._head, self._tail = head, tail
         return len(head), len(data) - len(tail)
 
     def _shared(self, one: bytes, other: bytes) -> tuple[bytes, bytes]:
-        """Return what both begin with, and what the rests of both end with."""
+        """Return the common start of two events, and the common end of the rest."""
         template = self._template
         if template.surrounds(one) and template.surrounds(other):
             return template.head, template.tail

@@ -1,9 +1,9 @@
 """Server-sent events (WHATWG HTML, 9.2.6 "Interpreting an event stream").
 
-Lines end with LF, CR or CRLF and with nothing else: U+2028 inside JSON is text. They are split in bytes, so a read may end
-anywhere, also inside a UTF-8 sequence or between CR and LF. Three deviations: an event without its blank line at the end of
-the stream is returned by `finish` instead of dropped, a line `error: …` is the data of an event named `error` (llama.cpp until
-2025), and data stays bytes, because JSON decoders check UTF-8 themselves and report where it is broken.
+Lines end only with LF, CR or CRLF: U+2028 inside JSON is text. They are split as bytes, so a read may end anywhere, even inside
+a UTF-8 sequence or between CR and LF. There are three deviations: an event without its blank line at the end of the stream is
+returned by `finish` instead of dropped, a line `error: …` is the data of an event named `error` (llama.cpp until 2025), and
+data stays bytes, because JSON decoders check UTF-8 themselves and report the position of an error.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck.errors import MalformedStreamError
 
 BOM = b"\xef\xbb\xbf"
-CR, LF = b"\r\n"  # numbers: the search for one takes a sixth of the search for bytes
+CR, LF = b"\r\n"  # integers: searching for one takes a sixth of the time of searching for bytes
 _ANY_END = re.compile(rb"\r\n|\n|\r")
 
 
 class ServerSentEvent(Struct, frozen=True, gc=False):
-    """One event: its data and its name (`""` stands for `message`)."""
+    """One event: its data and its name (`""` means `message`)."""
 
     data: bytes
     event: str = ""
 
 
 class SSEDecoder:
-    """A decoder of the bytes of a stream into events, wherever reads end."""
+    """A decoder of the bytes of a stream into events; a read may end anywhere."""
 
     __slots__ = ("_at_start", "_data", "_data_bytes", "_event", "_last_was_cr", "_limits", "_partial", "_partial_bytes")
 
@@ -49,7 +49,7 @@ class SSEDecoder:
             MalformedStreamError: A line or an event is over its limit.
         """
         if data[:6] == b"data: " and data[-2:] == b"\n\n" and self.is_between_events:
-            line = data[6:-2]  # at the pace of a model, a read holds one event of one line
+            line = data[6:-2]  # at the pace of a model, a read is one event of one line
             if LF not in line and CR not in line:
                 return [ServerSentEvent(line)]
         if self._last_was_cr and data:
@@ -81,7 +81,7 @@ class SSEDecoder:
         return not (self._partial or self._data or self._event or self._last_was_cr or self._at_start)
 
     def finish(self) -> list[ServerSentEvent]:
-        """Return the last event if it lacks only its blank line, as some servers end their streams.
+        """Return the last event if only its blank line is missing, as with some servers.
 
         Raises:
             MalformedStreamError: A line or an event is over its limit.
@@ -114,9 +114,7 @@ class SSEDecoder:
         return events
 
     def _read_field(self, line: bytes) -> None:
-        """Read a line of any kind.
-        Comments, which begin with a colon, and unknown fields are ignored.
-        """
+        """Read a line of any kind; comments (`: …`) and unknown fields are ignored."""
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -147,14 +145,11 @@ def encode_event(data: bytes, event: str | None = None) -> bytes:
         ValueError: The name of the event contains a line end.
     """
     if event is not None and ("\n" in event or "\r" in event):
-        raise ValueError("an event's name cannot hold a line end")
+        raise ValueError("an event's name cannot contain a line end")
     head = b"" if event is None else b"event: %s\n" % event.encode()
     return head + b"".join(b"data: %s\n" % line for line in _ANY_END.split(data)) + b"\n"
 
 
 def encode_comment(text: str = "") -> bytes:
-    """Return a comment as bytes.
-
-    Readers ignore it, and it keeps proxies from closing a silent stream.
-    """
+    """Return a comment as bytes; readers ignore it, and proxies do not close the stream as idle."""
     return b"".join(b": %s\n" % line for line in _ANY_END.split(text.encode())) + b"\n"

@@ -1,7 +1,7 @@
-"""Events that differ from the one before only in their text, as most events of a stream do.
+"""Decode events that differ from the previous one only in their text, as most do.
 
-Id, time, model and everything else around the text are the same bytes, so that decoding them again shows nothing new. The text
-is decoded alone only where that is certain: the bytes around it are equal, and what is between them is one JSON string.
+Id, time, model and everything else around the text are the same bytes, so decoding them again would be wasted. Only the text is
+decoded if that is safe: the bytes around it are equal, and the bytes between are one JSON string.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lmdeck._responses.json_reader import DECODE_ERRORS
 PROBE = b"?"
 _FIELD, _END = b"data: ", b"\n\n"
 TRIES = 4
-"""How often a template may be made in vain: some servers change more than the text in each event."""
+"""How many unused templates are created: some servers change more than the text in each event."""
 _decode_string = msgspec.json.Decoder(str).decode
 
 
 class TextTemplate:
-    """The bytes around the text of the last event that held nothing but text."""
+    """The bytes around the text of the last event that contained only text."""
 
     __slots__ = ("_tries", "head", "tail")
 
@@ -29,12 +29,12 @@ class TextTemplate:
         self._tries = TRIES
 
     def surrounds(self, data: bytes) -> bool:
-        """Whether an event begins and ends as the template does."""
+        """Whether an event begins and ends like the template."""
         is_longer = 0 < len(self.head) < len(data) - len(self.tail)
         return is_longer and data.startswith(self.head) and data.endswith(self.tail)
 
     def text_of(self, data: bytes) -> str:
-        """Return the text of an event that is certain to differ only in it; otherwise `""`."""
+        """Return the text of an event that certainly differs only in its text; otherwise `""`."""
         begin, end = len(self.head), len(data) - len(self.tail)
         if not 0 < begin < end or data[:begin] != self.head or data[end:] != self.tail:
             return ""
@@ -63,22 +63,22 @@ class TextTemplate:
         return text
 
     def learn(self, data: bytes, text: str, read_text: Callable[[bytes], object]) -> None:
-        """Learn what surrounds the text of an event; `read_text` decodes one.
+        """Store the bytes around the text of an event; `read_text` decodes an event.
 
-        A second event with another text shows whether the place is the right one.
+        It is called with another text in the same position, to check that this is the position of the text.
         """
         if not self._tries or self.surrounds(data):
             return
         head, quoted, tail = data.partition(b'"%s"' % text.encode())
-        if not quoted:  # it is written with escapes
+        if not quoted:  # the text is written with escapes
             return
         self._tries -= 1
         if read_text(b'%s"%s"%s' % (head, PROBE, tail)) == PROBE.decode() != text:
             self.head, self.tail = head + b'"', b'"' + tail
 
     def forget(self) -> None:
-        """Forget the template: an event came that holds something else.
+        """Discard the template after an event with other content.
 
-        After it, a text may mean something else, as one after the finish reason does.
+        After such an event, such as the finish reason, a text may have another meaning.
         """
         self.head = self.tail = b""

@@ -1,9 +1,9 @@
 """Assemble native tool calls from their deltas.
 
 A call is an identity, not a list position. LM Studio and its engines send calls with indices that are missing, repeated,
-reused or late, with ids that are empty or come twice, with `name: ""` on every continuation (lmstudio-bug-tracker #649),
-whole in one delta, or with arguments as an object. The slot of a delta is chosen by id, then by index, then by "a name opens
-a new call, a fragment continues the last". Calls keep the order of their first deltas.
+reused or late, with ids that are empty or repeated, with `name: ""` on every continuation (lmstudio-bug-tracker #649), whole in
+one delta, or with arguments as an object. The slot of a delta is chosen by id, then by index; else a name opens a new call, and
+a fragment continues the last one. Calls have the order of their first deltas.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class _Slot:
 
     def is_whole(self) -> bool:
         """Whether the arguments are a complete object.
-        The end of the last fragment is checked first, as that is cheap.
+
+        The end of the last fragment is checked first, because that is cheap.
         """
         return bool(self.fragments) and self.fragments[-1].rstrip()[-1:] == "}" and _decode(self.raw)[0] is not None
 
@@ -67,14 +68,14 @@ class ToolCallSlots:
         self._late: list[Problem] = []
 
     def feed(self, delta: ToolDelta) -> ToolCallDelta | None:
-        """Add a delta to its call and return what is new in it, or None if nothing is.
+        """Add a delta to its call and return what is new in it, or None.
 
         Raises:
             MalformedStreamError: There are more calls, or longer arguments, than the limits allow.
         """
         function = delta.function
-        name, given = ("", None) if function is None else (function.name or "", function.arguments)
-        arguments = given if isinstance(given, str) else _as_text(given)
+        name, value = ("", None) if function is None else (function.name or "", function.arguments)
+        arguments = value if isinstance(value, str) else _as_text(value)
         if CONTROL in name:
             detail = f"The name of a call was {name[:200]!r}"
             self._late.append(Problem("repaired", detail, dialect=NATIVE))
@@ -99,7 +100,7 @@ class ToolCallSlots:
         return ToolCallDelta(slot.index, slot.id, new_name, arguments)
 
     def finish(self, *, truncated: bool = False) -> tuple[list[ToolCall], list[Problem]]:
-        """Return the calls not returned before, and a problem for each one that cannot be read."""
+        """Return the calls that were not returned before, and a problem for each unreadable call."""
         read = self.read(truncated=truncated)
         self._returned = len(self.slots)
         self._late.clear()
@@ -140,7 +141,7 @@ class ToolCallSlots:
         return slot
 
     def _continued(self, wire_id: str, name: str) -> _Slot | None:
-        """Return the last call if a delta without index can only continue it."""
+        """Return the last call if a delta without an index can only continue it."""
         last = self.slots[-1] if self.slots else None
         if last is None or (wire_id and last.wire_id):
             return None
@@ -148,15 +149,12 @@ class ToolCallSlots:
         return last if is_in_the_middle or not (name and last.name) else None
 
     def _unfinished(self) -> _Slot | None:
-        """Return the last call if its arguments are incomplete.
-
-        Some servers give its fragments separate indices.
-        """
+        """Return the last call if its arguments are incomplete: some servers number its fragments."""
         last = self.slots[-1] if self.slots else None
         return last if last is not None and last.name and not last.is_whole() else None
 
     def _begins_another(self, slot: _Slot, index: int | None, wire_id: str, name: str, arguments: str) -> bool:
-        """Whether a delta that refers to a known call begins another one nevertheless.
+        """Whether a delta that refers to a known call nevertheless begins another one.
 
         Only a delta with a name can.
         """
@@ -192,10 +190,7 @@ class ToolCallSlots:
 
 
 def _is_echo(slot: _Slot, before: _Slot) -> bool:
-    """Whether a slot holds only the name of the call before it.
-
-    Some servers repeat it on every delta.
-    """
+    """Whether a slot has only the name of the previous call, repeated by the server."""
     has_content = bool(slot.fragments or slot.wire_id)
     return (
         not has_content and bool(before.fragments) and (slot.name, slot.wire_index) == (before.name, before.wire_index)
@@ -221,10 +216,7 @@ def _read(slot: _Slot, tools: OfferedTools, *, truncated: bool) -> tuple[ToolCal
 
 
 def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] | None, str, list[str]]:
-    """Repair arguments that are not JSON; return them, their JSON text, and the repairs.
-
-    They are None if they cannot be read.
-    """
+    """Repair arguments that are not JSON; return them or None, their JSON text, and the repairs."""
     from lmdeck._parsing.repair import repaired_arguments  # imported late: it imports every dialect
 
     found = repaired_arguments(raw, name, tools)
@@ -239,9 +231,9 @@ def _as_text(arguments: dict[str, Any] | list[Any] | None) -> str:
 
 
 def _decode(raw: str) -> tuple[dict[str, Any] | None, str]:
-    """Return arguments as an object, and the text of it.
+    """Return arguments as an object, and its JSON text.
 
-    The arguments may be an object, an object inside a string, or missing; anything else is None.
+    They may be an object, an object inside a string, or missing; for anything else the object is None.
     """
     if not raw.strip():
         return {}, ""

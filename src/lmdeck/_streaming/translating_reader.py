@@ -45,7 +45,7 @@ class TranslatingReader(ChatReader):
         return super().is_in_call or self._translator.is_in_call
 
     def partial(self) -> Reply:
-        """Return the reply as far as it has come."""
+        """Return the reply so far."""
         return replace(super().partial(), server_calls=list(self._translator.server_calls))
 
     def reply(self) -> Reply:

@@ -1,7 +1,7 @@
 """Translate the other chat endpoints into chunks of `/v1/chat/completions`.
 
 Both their events and their bodies are translated. One assembler reads the chunks, so content, reasoning, calls, embedded markup
-and errors are treated alike for every endpoint.
+and errors are handled in the same way for every endpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Translator(Protocol):
     """A translator of the events and the body of one endpoint."""
 
     is_done: bool
-    is_in_call: bool  # whether a call that the server itself runs is being written or run
+    is_in_call: bool  # whether a call is being written or run that the server runs itself
     server_calls: list[ServerCall]
 
     def event(self, data: Json) -> Iterator[WireCompletion]:
@@ -71,14 +71,12 @@ def call_delta(index: int | None, id_: object = None, name: str | None = None, a
 
 
 def as_raw(value: object) -> Raw:
-    """Return an object as JSON; empty for anything else."""
+    """Return an object as JSON; anything else as empty bytes."""
     return Raw(msgspec.json.encode(value)) if isinstance(value, Mapping) else Raw()
 
 
 def token_usage(usage: object) -> Raw:
-    """Return token counts under OpenAI's names.
-
-    The counts are `input_tokens`, `output_tokens` and their cached and reasoning parts.
+    """Return token counts under OpenAI's names, with their cached and reasoning parts.
 
     Anthropic's API counts `cache_read_input_tokens` separately from `input_tokens`; here they are part of the prompt.
     """

@@ -1,8 +1,10 @@
 """The bodies of `/v1/chat/completions` as msgspec reads them.
 
 Only the fields that lmdeck uses are read, no stricter than necessary. Fields that differ between servers are `Raw` and decoded
-separately, so that an odd `usage` cannot cost an answer. Sources: LM Studio docs `3_openai-compat/chat-completions.md` and
-`2_rest/endpoints.md`; since LM Studio 0.3.23, gpt-oss models have `reasoning` instead of `reasoning_content`.
+separately, so that an invalid `usage` does not make the answer unreadable.
+
+Sources: LM Studio docs `3_openai-compat/chat-completions.md` and `2_rest/endpoints.md`; since LM Studio 0.3.23, gpt-oss models
+have `reasoning` instead of `reasoning_content`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _SURROGATES = late_pattern(
 
 class FunctionDelta(Struct, gc=False):
     """The function part of a tool-call delta.
+
     Arguments are text or, from some servers, the object itself.
     """
 
@@ -28,7 +31,7 @@ class FunctionDelta(Struct, gc=False):
 
 
 class ToolDelta(Struct, gc=False):
-    """A piece of a tool call. Index, id and name may each be missing, empty, late or wrong."""
+    """A piece of a tool call; index, id and name may each be missing, empty, late or wrong."""
 
     index: int | None = None
     id: str | int | None = None
@@ -36,7 +39,7 @@ class ToolDelta(Struct, gc=False):
 
 
 class Delta(Struct, gc=False):
-    """The new part of a choice or, as `message`, the whole of a body that was not streamed.
+    """The new part of a choice or, as `message`, the whole of an answer that was not streamed.
 
     `function_call` is OpenAI's older field for a single call, which some servers still send instead of `tool_calls`.
     """
@@ -50,9 +53,9 @@ class Delta(Struct, gc=False):
 
     @property
     def calls(self) -> list[ToolDelta]:
-        """The deltas of calls, also of one in the older field.
+        """The deltas of calls, including one in the older field.
 
-        If both fields are given, they hold the same call.
+        If both fields are set, they have the same call.
         """
         if self.tool_calls:
             return self.tool_calls
@@ -91,7 +94,5 @@ def content_text(parts: list[dict[str, Any]]) -> str:
 
 
 def without_lone_surrogates(data: bytes) -> bytes:
-    """Return JSON with U+FFFD for each half of a surrogate pair.
-    Whole pairs and escaped backslashes stay as they are.
-    """
+    """Return JSON with lone surrogates replaced by U+FFFD."""
     return _SURROGATES.sub(lambda match: match[1] or rb"\ufffd", data)

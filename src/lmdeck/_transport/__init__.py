@@ -1,7 +1,7 @@
 """The transport: send one request and return the bytes of its answer.
 
-A transport has one method, `open`; it knows sockets, pools and timeouts, but nothing of chats. The sync one uses urllib3, the
-async one aiohttp, and only its own modules import the library. Every error it raises is a `TransportError`.
+A transport has one method, `open`; it knows sockets, pools and timeouts, but not chats. The sync one uses urllib3, the async
+one aiohttp, and only their own modules import these libraries. Every error that a transport raises is a `TransportError`.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ CheckAddress: TypeAlias = Callable[[str], None]
 
 
 class Response(Protocol):
-    """The head of an answer.
-    `close` ends the connection at once, unless the body was read to its end.
-    """
+    """The head of an answer; `close` ends the connection at once, unless the body was read."""
 
     @property
     def status(self) -> int:
@@ -91,6 +89,7 @@ class Response(Protocol):
 
     def close(self) -> None:
         """Release the connection.
+
         If the body was not read to its end, the connection is cut, so that the server stops.
         """
         ...
@@ -141,7 +140,7 @@ class AsyncResponse(Response, Protocol):
         ...
 
     async def follow(self, take: Callable[[bytes], bool]) -> None:
-        """Call `take` with bytes as they arrive, until it returns False or only `read` can go on."""
+        """Call `take` with bytes as they arrive, until it returns False or only `read` can continue."""
         ...
 
 

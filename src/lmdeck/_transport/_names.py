@@ -1,6 +1,6 @@
 """Name look-ups with a time limit.
 
-The system's have none, so they run in a thread that may be abandoned.
+The system's look-ups do not have one, so they run in a thread that may be abandoned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AddressInfo: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
 """What `socket.getaddrinfo` returns: family, kind, protocol, canonical name, address."""
 
-Outcome: TypeAlias = "Sequence[AddressInfo] | BaseException"
+LookUpResult: TypeAlias = "Sequence[AddressInfo] | BaseException"
 
 
 def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo]:
@@ -31,19 +31,20 @@ def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo
     """
     if _is_local(host):
         return socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)  # a `str` would load the codec of IDNA
-    outcomes: SimpleQueue[Outcome] = SimpleQueue()
-    _start(host, port, outcomes.put)
+    results: SimpleQueue[LookUpResult] = SimpleQueue()
+    _start(host, port, results.put)
     try:
-        outcome = outcomes.get(timeout=seconds)
+        result = results.get(timeout=seconds)
     except Empty:
         raise TimeoutError(f"the name {host} was not resolved in time") from None
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 async def look_up_async(host: str, port: int) -> Sequence[AddressInfo]:
     """Return the addresses of a name.
+
     A cancelled look-up continues in its thread, for which no event loop waits.
 
     Raises:
@@ -54,24 +55,24 @@ async def look_up_async(host: str, port: int) -> Sequence[AddressInfo]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Sequence[AddressInfo]] = loop.create_future()
 
-    def settle(outcome: Outcome) -> None:
+    def resolve(result: LookUpResult) -> None:
         if future.done():  # cancelled
             return
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
+        if isinstance(result, BaseException):
+            future.set_exception(result)
         else:
-            future.set_result(outcome)
+            future.set_result(result)
 
-    def report(outcome: Outcome) -> None:
+    def report(result: LookUpResult) -> None:
         with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, outcome)
+            loop.call_soon_threadsafe(resolve, result)
 
     _start(host, port, report)
     return await future
 
 
 def _is_local(host: str) -> bool:
-    """Whether a name needs no name server."""
+    """Whether a name can be resolved without a name server."""
     if host == "localhost":
         return True
     try:
@@ -81,7 +82,7 @@ def _is_local(host: str) -> bool:
     return True
 
 
-def _start(host: str, port: int, report: Callable[[Outcome], object]) -> None:
+def _start(host: str, port: int, report: Callable[[LookUpResult], object]) -> None:
     def work() -> None:
         try:
             report(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))

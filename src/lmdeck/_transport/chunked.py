@@ -1,7 +1,7 @@
-"""HTTP/1.1's chunked coding (RFC 9112, section 7.1), many chunks at a time.
+"""The chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1), many chunks at a time.
 
-LM Studio sends every event as a separate HTTP chunk, and the standard library reads one chunk with several Python calls.
-This decoder reads all the chunks in a piece of data in one pass, which is several times cheaper for small ones.
+LM Studio sends every event as a separate HTTP chunk, and the standard library reads each chunk with several Python calls. This
+decoder reads all chunks in a piece of data in one pass, which is several times faster for small chunks.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class ChunkedError(ValueError):
 
 
 class ChunkedDecoder:
-    """A decoder that removes the framing of a chunked body, wherever reads end."""
+    """A decoder that removes the framing of a chunked body; a read may end anywhere."""
 
     def __init__(self) -> None:
         self.is_finished = False
         self.excess = b""
         self._pending = b""  # the start of a size line, of a chunk's end or of the trailers
-        self._left = 0  # bytes of the current chunk's data that are still to come
+        self._left = 0  # missing bytes of the current chunk's data
         self._end_is_due = False
         self._in_trailers = False
 
@@ -32,7 +32,7 @@ class ChunkedDecoder:
         """Return the body's bytes in `data`; bytes after the body's end go to `excess`.
 
         Raises:
-            ChunkedError: The framing is broken.
+            ChunkedError: The framing is invalid.
         """
         if self._left:
             head = data[: self._left]
@@ -48,7 +48,7 @@ class ChunkedDecoder:
         pieces: list[bytes] = []
         position, size = 0, len(data)
         while not self._in_trailers:
-            # A chunk's end and the next size line are found, cut out and read as one: `\r\n1f4\r\n`.
+            # A chunk's end and the next size line are read as one: `\r\n1f4\r\n`.
             line_end = data.find(b"\r\n", position + 2 if self._end_is_due else position)
             if line_end < 0:
                 self._check_pending(data[position:])
@@ -74,9 +74,9 @@ class ChunkedDecoder:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check_pending(self, pending: bytes) -> None:
-        """Refuse bytes that cannot become a size line any more."""
+        """Refuse bytes that can no longer become a size line."""
         if self._end_is_due and not b"\r\n".startswith(pending[:2]):
-            raise ChunkedError("a chunk's data does not end where its size says")
+            raise ChunkedError("a chunk's data is longer than its size")
         if len(pending) > MAX_SIZE_LINE:
             raise ChunkedError("a chunk's size line is too long")
 
@@ -92,14 +92,15 @@ class ChunkedDecoder:
             raise ChunkedError("the trailers are too long")
 
 
-@lru_cache(maxsize=4096)  # an answer's chunks have few different sizes
+@lru_cache(maxsize=4096)  # the chunks of an answer have few different sizes
 def _length(line: bytes, end_is_due: bool) -> int:  # positional arguments: the cache is faster
-    """Return the length in a size line, which may begin with the end of the chunk before.
+    """Return the length in a size line, which may begin with the end of the previous chunk.
+
     Extensions are ignored.
     """
     if end_is_due:
         if not line.startswith(b"\r\n"):
-            raise ChunkedError("a chunk's data does not end where its size says")
+            raise ChunkedError("a chunk's data is longer than its size")
         line = line[2:]
     digits = line.partition(b";")[0].rstrip(b" \t")
     if not digits or len(digits) > 15 or not HEX_DIGITS.issuperset(digits):

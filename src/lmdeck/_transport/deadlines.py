@@ -20,11 +20,11 @@ class Deadlines:
         start = clock()
         self._first_byte_by = start + timeouts.first_token
         self.all_by = None if timeouts.total is None else start + timeouts.total
-        self.has_bytes = False  # of the body: then the limit applies between two reads
+        self.has_bytes = False  # whether bytes of the body were read, so that the limit between two reads applies
         self._silence = timeouts.idle
 
     def remaining(self) -> tuple[float, TimeoutPhase]:
-        """Return the seconds that the next byte may take, and which limit that is.
+        """Return the remaining seconds for the next byte, and the limit that they belong to.
 
         Raises:
             RequestTimeoutError: A limit is exceeded.
@@ -42,7 +42,7 @@ class Deadlines:
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them.
 
-        It is wanted while a tool call is generated, which may arrive in one piece.
+        A tool call that is being generated may arrive in one piece.
         """
         limits = self._timeouts
         self._silence = max(limits.idle, limits.first_token) if wanted else limits.idle
@@ -57,8 +57,8 @@ class Deadlines:
         }[phase]
         words = {
             "connect": "The server did not accept the connection within",
-            "first_token": "The server sent no first byte of its answer within",
-            "idle": "The server sent nothing in the middle of its answer for",
+            "first_token": "The server did not send the first byte of its answer within",
+            "idle": "In the middle of its answer, the server sent nothing for",
             "total": "The answer was not complete within",
         }
         return RequestTimeoutError(f"{words[phase]} {seconds:g} s.", phase=phase, seconds=seconds)

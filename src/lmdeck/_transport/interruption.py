@@ -1,4 +1,4 @@
-"""Interrupt what another thread waits for: a connection, a response head, a queue slot."""
+"""Interrupt another thread that waits for a connection, a response head or a queue slot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 
 class Interruption:
-    """An interruption of a waiting thread, once and for all.
+    """A permanent interruption of a waiting thread.
 
     The thread registers a wake-up with `watch`; another thread calls `set`.
     """
@@ -23,8 +23,9 @@ class Interruption:
         self.is_set = False
 
     def watch(self, wake: Callable[[], object] | None) -> None:
-        """Register what ends the next wait, replacing the one before.
-        Call it at once if the interruption is set.
+        """Register the function that ends the next wait, in place of the last one.
+
+        It is called at once if the interruption is set.
         """
         with self._lock:
             self._wake = wake
@@ -47,10 +48,7 @@ current_interruption: ContextVar[Interruption | None] = ContextVar("interruption
 
 @contextlib.contextmanager
 def interruptible(interruption: Interruption | None) -> Iterator[None]:
-    """When the interruption comes, shut down the sockets that this thread uses in the block.
-
-    Sockets that it opens there are included.
-    """
+    """On an interruption, shut down the sockets that this thread uses or opens in the block."""
     token = current_interruption.set(interruption)
     try:
         yield
@@ -66,5 +64,5 @@ def watch_socket(interruption: Interruption, sock: socket.socket) -> None:
 
 
 def _shut_down(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it may be gone already
+    with contextlib.suppress(OSError):  # the socket may already be closed
         sock.shutdown(socket.SHUT_RDWR)

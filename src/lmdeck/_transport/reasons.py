@@ -1,7 +1,4 @@
-"""The reason of a failed connection.
-
-It is worded as by the system or OpenSSL, never as by an HTTP library.
-"""
+"""The reason of a failed connection, as reported by the system or OpenSSL."""
 
 from __future__ import annotations
 
@@ -14,9 +11,7 @@ MAX_DEPTH = 10
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Return the reason as the end of a sentence, such as `: connection refused`.
-    `""` if it is unknown.
-    """
+    """Return the reason as the end of a sentence, such as `: connection refused`, or `""`."""
     for _ in range(MAX_DEPTH):
         if error is None:
             break
@@ -32,7 +27,7 @@ def _own_reason(error: BaseException) -> str | None:
         reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or ""
         return str(reason).replace("_", " ")
     if isinstance(error, OSError) and error.errno:
-        # Numbers below 0 are of a name look-up, which has its own text.
+        # Negative numbers are errors of a name look-up, which have their own text.
         return os.strerror(error.errno) if error.errno > 0 else error.strerror
     return None
 

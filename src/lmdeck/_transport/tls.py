@@ -1,4 +1,4 @@
-"""TLS for an LM Studio behind an HTTPS proxy: one context for both transports."""
+"""TLS for servers behind an HTTPS proxy: one context for both transports."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ TLS_HINT = (
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the context that the settings describe.
-    None if there are no such settings and the address is not HTTPS.
+    """Return the context of the TLS settings; None without them, unless the address is HTTPS.
 
     The transports for other libraries take the address from each request, so any TLS setting counts.
 
     Raises:
         ConfigurationError: A certificate or key cannot be read.
     """
-    asks = settings.tls_ca_file or settings.tls_client_cert or not settings.tls_verify
-    if not asks and not (settings.base_url or "").lower().startswith("https://"):
+    has_settings = settings.tls_ca_file or settings.tls_client_cert or not settings.tls_verify
+    if not has_settings and not (settings.base_url or "").lower().startswith("https://"):
         return None
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca_file)

@@ -1,6 +1,6 @@
 """Remove secrets from tracebacks.
 
-The frames of the HTTP libraries hold the headers with the token.
+The frames of the HTTP libraries contain the headers with the token.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from contextlib import suppress
 def clear_locals(error: BaseException, handled: BaseException | None) -> None:
     """Clear the local variables of the frames that an exception has left.
 
-    Reports with locals then do not show them.
-
-    pytest's `-l`, `cgitb` and error trackers print them; the lines of the traceback stay. `handled` is the exception that
-    was being handled before `error` was raised; it is left as it is.
+    pytest's `-l`, `cgitb` and error trackers would print them; the lines of the traceback stay. `handled` is the exception that
+    was being handled before `error` was raised; it is not changed.
     """
     seen = {id(handled)}
     pending: list[BaseException | None] = [error]
@@ -25,7 +23,7 @@ def clear_locals(error: BaseException, handled: BaseException | None) -> None:
         seen.add(id(each))
         trace = each.__traceback__
         while trace is not None:
-            with suppress(RuntimeError):  # the frame still runs: it is one of ours
+            with suppress(RuntimeError):  # the frame is still running: it is one of ours
                 trace.tb_frame.clear()
             trace = trace.tb_next
         pending += [each.__cause__, each.__context__]

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lmdeck._pipeline.calls import ResponseStream
-from lmdeck._pipeline.retry import may_have_begun
+from lmdeck._pipeline.retry import may_have_started
 from lmdeck._pipeline.run_plan import drive_async
 from lmdeck._transport import AsyncResponse
 from lmdeck.cache import has_flaws
@@ -280,7 +280,7 @@ def _error_for_client(host: str, error: LMStudioError) -> LMStudioError:
 
 def _may_be_repeated(request: GatewayRequest, error: LMStudioError) -> bool:
     """Whether another attempt may succeed, and repeating the request does no harm."""
-    return (error.retryable or isinstance(error, _ELSEWHERE)) and not (request.has_effects and may_have_begun(error))
+    return (error.retryable or isinstance(error, _ELSEWHERE)) and not (request.has_effects and may_have_started(error))
 
 
 def _title(name: str) -> str:

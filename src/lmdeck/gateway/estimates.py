@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmdeck._requests.token_estimates import BYTES_A_TOKEN, TOKENS_AN_IMAGE, TokenEstimator
+from lmdeck._requests.token_estimates import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, TokenEstimator
 
 __all__ = ["cost_of", "count_tokens"]
 
@@ -24,9 +24,9 @@ def cost_of(fields: Mapping[str, Any], size: int) -> tuple[int, int]:
         (value for name in _LONGEST if isinstance(value := fields.get(name), int) and value > 0), USUAL_ANSWER
     )
     if size <= SHORT_BODY:  # too short for an image to count
-        return round(size / BYTES_A_TOKEN), longest
+        return round(size / BYTES_PER_TOKEN), longest
     characters, images = _measured([fields.get(name) for name in _PROMPT], DEEPEST)
-    return round(characters / BYTES_A_TOKEN) + images * TOKENS_AN_IMAGE, longest
+    return round(characters / BYTES_PER_TOKEN) + images * TOKENS_PER_IMAGE, longest
 
 
 def _measured(value: object, depth: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def _choice(value: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tu
     if not chosen.functions:
         offered = ", ".join(tool["name"] for tool in tools.functions) or "none"
         raise UnknownToolError(f"tool_choice names {name!r}, but the offered tools are: {offered}.")
-    if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with that tool alone."):
+    if fixes.apply("tool_choice", f"tool_choice {name!r} was sent as 'required' with only that tool."):
         return "required", chosen
     return {"type": "function", "name": name}, tools
 

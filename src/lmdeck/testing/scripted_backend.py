@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lmdeck.testing.scripting import Rule, Script
 
 DIMENSIONS = 8
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 EVENTS_OF_A_TURN = 64
 _OVERFLOW = (
     "Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with context length of "
@@ -258,7 +258,7 @@ def _limited(events: Iterable[BackendEvent], prompt_tokens: int, max_tokens: int
 
 
 def _tokens(text: str) -> int:
-    return -(-len(text) // CHARACTERS_A_TOKEN)
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
 def _vector(text: str) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from lmdeck._client.plans.model_lists import ask_json, list_models
 from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan, RunCallback, Sleep
-from lmdeck._pipeline.retry import may_have_begun
+from lmdeck._pipeline.retry import may_have_started
 from lmdeck._responses.hints import LM_STUDIO
 from lmdeck._responses.model_management import (
     checked_job_id,
@@ -121,7 +121,7 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
         answer = yield from _manage(session, "POST", f"{MANAGEMENT}/load", body, has_effects=True)
     except LMStudioError as error:
         now = yield from _list_after(error, session)
-        loaded = fitting_instance(now, key, checked, besides=before)
+        loaded = fitting_instance(now, key, checked, known=before)
         if loaded is None:
             raise
         return _as_loaded(*loaded, already_loaded=False)
@@ -335,7 +335,7 @@ def _list_after(error: LMStudioError, session: Session) -> Plan[list[ModelInfo]]
     Raises:
         LMStudioError: `error` itself, if the list cannot be fetched either.
     """
-    if not (isinstance(error, TransportError) or error.retryable) or not may_have_begun(error):
+    if not (isinstance(error, TransportError) or error.retryable) or not may_have_started(error):
         return []
     try:
         return (yield from _list_or_empty(session))

@@ -25,7 +25,7 @@ from lmdeck._transport.tls import ssl_context
 from lmdeck._transport.traceback_secrets import clear_locals
 from lmdeck.config import Settings
 
-LARGE_BODY = 1 << 20  # larger ones are sent piece by piece: aiohttp warns of bytes that would block the loop
+LARGE_BODY = 1 << 20  # larger bodies are sent in pieces: aiohttp warns of bytes that would block the loop
 
 
 class AiohttpTransport:
@@ -44,7 +44,7 @@ class AiohttpTransport:
         """Send a request and wait for the head of its answer.
 
         Raises:
-            TransportError: Nothing listens there, the connection broke, or a time limit was exceeded.
+            TransportError: The server is unreachable, the connection broke, or a time limit was exceeded.
         """
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
@@ -83,7 +83,7 @@ class AiohttpTransport:
             await keeper.aclose()
 
     def after_fork(self) -> None:
-        """Leave session and connections to the parent process, whose event loop uses them."""
+        """Leave the session and its connections to the parent process, whose event loop uses them."""
         keeper, session, self._keeper, self._session, self._loop = self._keeper, self._session, None, None, None
         if session is not None and isinstance(session.connector, Connector):
             session.connector.disown()
@@ -99,7 +99,4 @@ class AiohttpTransport:
 
 
 _parents: list[object] = []
-"""Objects inherited from the parent process, whose finalizers must not run.
-
-They would wake the parent's event loop.
-"""
+"""Objects inherited from the parent process; their finalizers, which would wake its event loop, must not run."""

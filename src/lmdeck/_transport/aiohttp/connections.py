@@ -1,7 +1,7 @@
 """Connections, pools and sessions for aiohttp.
 
 A connection that was idle for four seconds is not reused, because LM Studio closes it after five; nor is one on which bytes
-have arrived, which belong to no request.
+have arrived that do not belong to a request.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ READ_BUFFER = 1 << 18
 async def keep_session(
     tls: ssl.SSLContext | None, check_address: CheckAddress | None
 ) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """Yield a session and close it with the generator.
-
-    The loop closes generators at its end, the garbage collector before.
-    """
+    """Yield a session and close it with the generator, which the event loop closes at its end."""
     connector = Connector(
         limit=0,
         keepalive_timeout=IDLE_SECONDS,
@@ -51,7 +48,7 @@ async def keep_session(
 
 
 def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> socket.socket:
-    """Return a socket for an address that may be connected to."""
+    """Return a socket for an address, after checking it."""
     family, kind, protocol, _, address = info
     check_address(str(address[0]))
     return socket.socket(family, kind, protocol)
@@ -98,7 +95,7 @@ class Resolver(AbstractResolver):
 class _Heads(list[Any]):
     """The heads of answers that have not been read.
 
-    There is one at most, usually, and an empty deque takes 760 bytes.
+    There is usually at most one, and an empty deque takes 760 bytes.
     """
 
     __slots__ = ()
@@ -109,7 +106,7 @@ class _Heads(list[Any]):
 
 
 class Protocol(ResponseHandler):
-    """A connection that is closed by bytes that arrive while it is idle.
+    """A connection that closes if bytes arrive while it is idle.
 
     They would be read as the next answer.
     """
@@ -125,7 +122,7 @@ class Protocol(ResponseHandler):
     def report_to(self, on_change: Callable[[], object], body: aiohttp.StreamReader) -> None:
         """Call `on_change` after each arrival of bytes, and at the end of the connection.
 
-        That also ends `body`: on broken framing after the head, aiohttp closes without notifying the reader.
+        This also ends `body`: on invalid framing after the head, aiohttp closes the connection without notifying the reader.
         """
         self._body, self._on_change = body, on_change
         if self.transport is None:
@@ -163,9 +160,9 @@ class Protocol(ResponseHandler):
             self._on_change()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on reading if it was paused.
+        """Continue reading if it was paused.
 
-        aiohttp asks for it after every read, and would run the parser and resume the transport each time.
+        aiohttp calls this after every read, and would run the parser and resume the transport each time.
         """
         if self._reading_paused:
             super().resume_reading(resume_parser)

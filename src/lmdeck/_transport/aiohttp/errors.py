@@ -36,16 +36,12 @@ def forget_headers(error: Exception) -> None:
 
 
 def is_limit(error: Exception) -> bool:
-    """Whether one of our own limits was exceeded.
-    If the system gave up the connection, the error has a number.
-    """
+    """Whether one of our own limits was exceeded; a timeout of the system has an error number."""
     return isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError) and error.errno is None
 
 
 def translate(error: Exception, url: str, deadlines: Deadlines) -> LMStudioError:
-    """Return lmdeck's error for one of aiohttp or the socket.
-    The most specific translation wins.
-    """
+    """Return lmdeck's error for one of aiohttp or the socket, the most specific one."""
     if isinstance(error, aiohttp.ServerTimeoutError):
         return deadlines.expired("connect")
     for kind, make in TRANSLATIONS:
@@ -64,15 +60,15 @@ def _proxy_failed(error: Exception, _: str) -> LMStudioError:
 
 
 def _body_error(error: Exception, _: str) -> LMStudioError:
-    """Return the error of a body with a broken coding, or of one that was cut off."""
+    """Return the error for a body with an invalid coding, or for one that was cut off."""
     cause = error.__cause__
     if isinstance(cause, HttpProcessingError) and not isinstance(cause, (ContentLengthError, TransferEncodingError)):
-        return MalformedStreamError("The server's answer is not valid HTTP: its framing or compression is broken.")
+        return MalformedStreamError("The server's answer is not valid HTTP: its framing or compression is invalid.")
     return ConnectionLostError("The answer was cut off before its end.")
 
 
 def _not_http(error: Exception, _: str) -> LMStudioError:
-    """Return an error that shows the first line of the server's answer, which aiohttp quotes."""
+    """Return an error with the first line of the server's answer, which aiohttp quotes."""
     line = QUOTED.search(str(error))
     shown = f": {describe(line[1])}" if line else ""
     return MalformedStreamError(f"The server's answer is not valid HTTP{shown}.")
@@ -83,7 +79,7 @@ Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exc
 TRANSLATIONS: list[Translation] = [
     (
         aiohttp.InvalidURL,
-        lambda *_: ConfigurationError("The server's address is wrong.", hint="Check `base_url` or `host`."),
+        lambda *_: ConfigurationError("The server's address is invalid.", hint="Check `base_url` or `host`."),
     ),
     ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), _proxy_failed),
     (
@@ -97,7 +93,7 @@ TRANSLATIONS: list[Translation] = [
     ),
     (aiohttp.ClientPayloadError, _body_error),
     (aiohttp.ClientResponseError, _not_http),
-    # Errors while connecting are `ClientConnectorError`s, so that any other one of the socket broke a connection.
+    # Errors while connecting are `ClientConnectorError`s, so any other error of the socket broke a connection.
     (
         (aiohttp.ClientConnectionError, OSError),
         lambda error, _: ConnectionLostError(f"The connection broke{reason_of(error)}."),

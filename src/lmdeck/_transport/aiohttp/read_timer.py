@@ -8,16 +8,14 @@ from collections.abc import Callable
 
 
 class ReadTimer:
-    """The time limit of the waits for one answer.
-
-    It has one timer, which is set again when it fires, not for every wait.
-    """
+    """The time limit of the waits for one answer, with one timer that is set only when it fires."""
 
     __slots__ = ("_fires_at", "_handle", "_loop", "_period", "_wait_ends_at", "_when_over")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, period: float, when_over: Callable[[], object]) -> None:
-        """`when_over` is called when a limit is exceeded, also if the wait has ended meanwhile.
-        `period` is the usual limit, so that the timer never has to be set earlier for it.
+        """`when_over` is called when a limit is exceeded, even if the wait has ended meanwhile.
+
+        `period` is the usual limit, for which the timer never has to be set earlier.
         """
         self._loop = loop
         self._period = period
@@ -27,7 +25,7 @@ class ReadTimer:
         self._wait_ends_at = math.inf
 
     def begin_wait(self, seconds: float) -> None:
-        """Limit the wait that follows."""
+        """Limit the next wait."""
         self._wait_ends_at = self._loop.time() + seconds
         if self._wait_ends_at < self._fires_at:
             self._set()

@@ -51,7 +51,7 @@ class Urllib3Transport:
         """Send a request and wait for the head of its answer.
 
         Raises:
-            TransportError: Nothing listens there, the connection broke, or a time limit was exceeded.
+            TransportError: The server is unreachable, the connection broke, or a time limit was exceeded.
         """
         deadlines = Deadlines(request.timeouts)
         left, phase = deadlines.remaining()
@@ -59,7 +59,7 @@ class Urllib3Transport:
             response = self._send(request, left)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             cause = root_of(error)
-            # Connecting is limited by `connect` and by the rest of the other limits; the error names the shorter one.
+            # Connecting is limited by `connect` and by the other limits; the error names the shorter one.
             late = TimeoutError if left > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
             is_late = isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError)
             if is_late and not is_broken_by_system(cause):
@@ -133,7 +133,9 @@ class Urllib3Response:
         left, phase = self._deadlines.remaining()
         reads = self._reads
         if reads is not None and reads.is_inherited:
-            raise ConnectionLostError("The process was forked while the answer was read: only the parent can read on.")
+            raise ConnectionLostError(
+                "The process was forked while the answer was read: only the parent process can read the rest."
+            )
         try:
             if reads is not None:
                 reads.limit(left)

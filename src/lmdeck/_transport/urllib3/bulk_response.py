@@ -38,11 +38,11 @@ class TimedReads(io.RawIOBase):
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.by: float | None = None
-        self.left_over = 0
+        self.unread = 0
         self.is_inherited = False
         self.received = 0
         self._seconds = sock.gettimeout()
-        self._hold = sock.makefile("rb", buffering=0)  # keeps the socket open while it is read
+        self._file = sock.makefile("rb", buffering=0)  # keeps the socket open while it is read
 
     def makefile(self, _mode: str) -> _Buffer:
         """Return the file that `http.client` reads a response from."""
@@ -78,7 +78,7 @@ class TimedReads(io.RawIOBase):
     def cut(self) -> None:
         """Shut the connection down, which ends a read that waits in another thread."""
         if not self.is_inherited:
-            with suppress(OSError):  # it may be gone already
+            with suppress(OSError):  # the socket may already be closed
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def disown(self) -> None:
@@ -88,17 +88,17 @@ class TimedReads(io.RawIOBase):
 
     def close(self) -> None:
         """Release the socket."""
-        self._hold.close()
+        self._file.close()
         super().close()
 
 
 class _Buffer(io.BufferedReader):
-    """A buffer over a socket that records at its closing how many received bytes were not read."""
+    """A buffer over a socket that records the number of unread bytes when it is closed."""
 
     def close(self) -> None:
-        """Close the buffer and record how many bytes are left."""
+        """Close the buffer and record the number of unread bytes."""
         if not self.closed:
-            self.raw.left_over = self.raw.received - self.tell()  # type: ignore[attr-defined]  # `TimedReads`
+            self.raw.unread = self.raw.received - self.tell()  # type: ignore[attr-defined]  # `TimedReads`
         super().close()
 
 
@@ -107,7 +107,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # the base's signature
         self.reads = TimedReads(sock)
-        super().__init__(self.reads, *args, **kwargs)  # type: ignore[arg-type]  # asked for its file only
+        super().__init__(self.reads, *args, **kwargs)  # type: ignore[arg-type]  # only its file is used
         self._decoder: ChunkedDecoder | None = None
 
     def begin(self) -> None:
@@ -125,6 +125,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
 
     def _frame(self) -> None:
         """Determine where the body ends (RFC 9112, section 6.3).
+
         The first of repeated fields counts.
         """
         coding = self.fields.getlist("transfer-encoding", ("",))[0]
@@ -165,8 +166,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
 
 
 def read_fields(file: BinaryIO) -> HTTPHeaderDict:
-    """Read headers up to and including the blank line.
-    A folded line continues the header before it.
+    """Read headers up to and including the blank line; a folded line continues the previous one.
 
     Raises:
         http.client.HTTPException: A line is invalid or too long, there are too many, or the connection ended.

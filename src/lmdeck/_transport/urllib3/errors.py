@@ -34,9 +34,7 @@ from lmdeck.errors import (
 
 
 def translate(error: Exception, request: WireRequest) -> LMStudioError:
-    """Return lmdeck's error for one of urllib3, `http.client` or the socket.
-    The most specific translation wins.
-    """
+    """Return the most specific lmdeck error for one of urllib3, `http.client` or the socket."""
     cause = root_of(error)
     if isinstance(error, NewConnectionError):
         return ServerUnreachableError(f"Nothing answers at {server_of(request.url)}{reason_of(error)}.")
@@ -57,6 +55,7 @@ def root_of(error: BaseException) -> BaseException:
 
 def is_broken_by_system(error: BaseException) -> bool:
     """Whether the system gave up a connection (`ETIMEDOUT`).
+
     Timeouts of our own limits have no error number.
     """
     cause = error.__cause__ if isinstance(error, ReadTimeoutError) else error
@@ -67,7 +66,7 @@ Translation = tuple[type[BaseException] | tuple[type[BaseException], ...], Calla
 TRANSLATIONS: list[Translation] = [
     (
         LocationValueError,
-        lambda _: ConfigurationError("The server's address is wrong.", hint="Check `base_url` or `host`."),
+        lambda _: ConfigurationError("The server's address is invalid.", hint="Check `base_url` or `host`."),
     ),
     (
         ProxyError,
@@ -84,12 +83,12 @@ TRANSLATIONS: list[Translation] = [
     ),
     (http.client.IncompleteRead, lambda _: ConnectionLostError("The answer was cut off before its end.")),
     (ChunkedError, lambda cause: MalformedStreamError(f"The server's answer is not valid HTTP: {cause}.")),
-    (DecodeError, lambda _: MalformedStreamError("The server's answer is not valid HTTP: its compression is broken.")),
+    (DecodeError, lambda _: MalformedStreamError("The server's answer is not valid HTTP: its compression is invalid.")),
     (
         http.client.HTTPException,
-        lambda _: MalformedStreamError("The server's answer is not valid HTTP: its head is broken."),
+        lambda _: MalformedStreamError("The server's answer is not valid HTTP: its head is invalid."),
     ),
-    # Errors while connecting are `NewConnectionError`s, so that any other one of the socket broke a connection.
+    # Errors while connecting are `NewConnectionError`s, so any other error of the socket broke a connection.
     (
         (ProtocolError, ReadTimeoutError, OSError),
         lambda cause: ConnectionLostError(f"The connection broke{reason_of(cause)}."),

@@ -1,8 +1,8 @@
 """Connections and pools for urllib3.
 
 A connection that was idle for four seconds is not reused, because LM Studio closes it after five; nor is one with unread
-bytes, which belong to no request. A name is looked up within the limit for connecting, and a forked process gives up the
-connections of its parent. Head and body of a request are sent together: `http.client` writes each header with several calls.
+bytes, which do not belong to a request. A name is looked up within the limit for connecting, and a forked process does not
+use the connections of its parent. Head and body of a request are sent together: `http.client` writes each header with several calls.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _is_target = re.compile(r"[!-~]+").fullmatch
 
 
 class PooledConnection(HTTPConnection):
-    """A connection that records when it was last used and how its answer is read."""
+    """A connection that records the time of its last use and the reads of its answer."""
 
     last_used: float | None = None
     sent_within: float | None = None
     reads: TimedReads | None = None
     check_address: CheckAddress | None = None
-    _asked: tuple[str, str] = "", ""
+    _requested: tuple[str, str] = "", ""
     _answer: BulkHTTPResponse | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:  # the base's signature
@@ -66,18 +66,18 @@ class PooledConnection(HTTPConnection):
     def is_connected(self) -> bool:
         """Whether the connection can be reused: open, not idle for too long, no unread bytes.
 
-        What the server sent beyond its answer would be read as the next answer.
+        Unread bytes after an answer would be read as the next answer.
         """
         if self.last_used is not None and time.monotonic() - self.last_used >= IDLE_SECONDS:
             return False
-        if self.reads is not None and self.reads.left_over:
+        if self.reads is not None and self.reads.unread:
             return False
         if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
             return False
         return super().is_connected
 
     def _new_conn(self) -> socket.socket:
-        """Look the name up and connect to one of its addresses, within the limit for connecting."""
+        """Look up the name and connect to one of its addresses, within the limit for connecting."""
         seconds = self.timeout if isinstance(self.timeout, int | float) else None
         by = None if seconds is None else time.monotonic() + seconds
         try:
@@ -97,7 +97,8 @@ class PooledConnection(HTTPConnection):
 
     def _connected(self, addresses: Sequence[AddressInfo], by: float | None) -> socket.socket:
         """Connect to the first address that answers.
-        Each gets half of the remaining time, the last one all of it.
+
+        Each attempt has half of the remaining time, the last one all of it.
         """
         failure = OSError("the name has no address")
         for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
@@ -133,7 +134,7 @@ class PooledConnection(HTTPConnection):
 
         The limit for both is that of the first byte, not that of connecting.
         """
-        self._asked = method, url
+        self._requested = method, url
         data = _request_head(method, url, self._authority, body, headers or {}) + (body or b"")
         if self.sock is None:
             self.connect()
@@ -144,7 +145,7 @@ class PooledConnection(HTTPConnection):
 
     @cached_property
     def _authority(self) -> str:
-        """Return the value of `Host`: name and port of the server, also behind a proxy tunnel."""
+        """Return the value of `Host`: name and port of the server, even through a proxy tunnel."""
         host, port = (self._tunnel_host, self._tunnel_port) if self._tunnel_host else (self.host, self.port)
         if not host.isascii():
             host = host.encode("idna").decode()
@@ -163,7 +164,7 @@ class PooledConnection(HTTPConnection):
         """Wait for the head of the answer."""
         self.last_used = time.monotonic()
         self.sock.settimeout(self.timeout)
-        method, url = self._asked
+        method, url = self._requested
         answer = BulkHTTPResponse(self.sock, method=method)
         self.reads = answer.reads
         try:
@@ -196,9 +197,9 @@ class PooledConnection(HTTPConnection):
             answer.close()
 
     def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> BulkHTTPResponse:  # type: ignore[override]
-        """Return the response, and remember its socket.
+        """Return the response, and store its reads.
 
-        `http.client` hands the socket over with the last response.
+        `http.client` detaches the socket from the connection with the last response.
         """
         response = BulkHTTPResponse(sock, *args, **kwargs)
         self.reads = response.reads
@@ -210,7 +211,7 @@ class _PooledTLSConnection(PooledConnection, HTTPSConnection):
 
 
 class Pool(HTTPConnectionPool):
-    """A pool of connections to one server; each gets the time limit of its request."""
+    """A pool of connections to one server; each has the time limit of its request."""
 
     ConnectionCls = PooledConnection
 
@@ -231,6 +232,7 @@ class TLSPool(Pool, HTTPSConnectionPool):
 
 def _request_head(method: str, target: str, host: str, body: bytes | None, fields: Mapping[str, str]) -> bytes:
     """Return the head of a request (RFC 9112, sections 3 and 5).
+
     `host` is the value of `Host` if the fields do not contain one.
 
     Raises:
@@ -258,7 +260,7 @@ def _with_address_check(pool: type[Pool], check_address: CheckAddress) -> type[P
 def pool_manager(
     settings: Settings, tls: ssl.SSLContext | None, check_address: CheckAddress | None
 ) -> urllib3.PoolManager:
-    """Return the pools of a client, which use its proxy if it has one."""
+    """Return the pools of a client, through its proxy if it has one."""
     options: dict[str, Any] = {"maxsize": POOL_SIZE, "ssl_context": tls}
     if settings.proxy:
         proxy = urllib3.util.parse_url(settings.proxy if "://" in settings.proxy else f"http://{settings.proxy}")
