@@ -176,7 +176,7 @@ def test_a_call_repeated_in_later_rounds_gets_its_result_again(way: str) -> None
         first, second, third = told(fake)
     assert paid == [5, 5]
     assert (first, second) == ("paid 5, receipt 1", "paid 5, receipt 2")
-    assert third.startswith("paid 5, receipt 2\n\n[You already made this call; this is the same result")
+    assert third.startswith("paid 5, receipt 2\n\n[You have already made this call; the result is the same")
     assert codes(reply) == ["repeated_call"]
     with model_that(again) as fake, pytest.raises(MaxRoundsError, match="repeatedly calls"):
         run(way, fake.base_url, pay, max_rounds=20)
@@ -190,7 +190,7 @@ def test_one_call_at_a_time_where_the_request_asks_for_it(way: str) -> None:
         reply, events = run(way, fake.base_url, pay, options={"parallel_tool_calls": False})
         wrong, one, same, left, later = told(fake)
     assert paid == [1, 2]
-    assert "do not fit" in wrong
+    assert "do not match" in wrong
     assert one == same == "paid 1, receipt 1"
     assert "was not run: only one call at a time" in left
     assert later == "paid 2, receipt 2"

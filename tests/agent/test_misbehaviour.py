@@ -202,7 +202,7 @@ CASES: dict[str, Case] = {
     "a handler that returns a Struct": Case((calls(("gives_struct", {})), SUNNY), ('{"clear":true}',)),
     "a handler that returns nothing": Case((calls(("gives_nothing", {})), SUNNY), ("null",)),
     "a handler that returns no data": Case((calls(("gives_an_object", {})), SUNNY), ("failed with TypeError",)),
-    "an endless result": Case((calls(("long", {})), SUNNY), ("[cut: the result has",)),
+    "an endless result": Case((calls(("long", {})), SUNNY), ("[truncated: the result has",)),
     "an empty answer between rounds": Case((calls(ROME), says(""), SUNNY), ("Rome",)),
     "only empty answers": Case((calls(ROME), says("")), error=EmptyReplyError),
     "a call inside reasoning": Case(

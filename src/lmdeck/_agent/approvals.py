@@ -1,4 +1,4 @@
-"""The decision on a tool call before it is run: allowed, refused, or not made yet."""
+"""The decision on a tool call before it is run: allowed, refused, or postponed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lmdeck.messages import ToolCall
 
 
 class Pause(Enum):
-    """The decision to decide later."""
+    """The type of `PAUSE`, the postponed decision."""
 
     PAUSE = "pause"
 
 
 PAUSE = Pause.PAUSE
-"""What `approve` returns for a call that is decided later: the run ends with a `PausedRun`."""
+"""The return value of `approve` that postpones the decision: the run ends with a `PausedRun`."""
 
 Decision: TypeAlias = bool | str
 """True allows a call; False refuses it; a text refuses it with a reason for the model."""
@@ -26,7 +26,7 @@ PausingApprove: TypeAlias = Callable[[ToolCall], "Decision | Pause | Awaitable[D
 
 
 def refusal_of(decision: object) -> str | None:
-    """Return why a call is refused (`""`: without a reason); None if it is allowed."""
+    """Return the reason why a call is refused, or `""` without a reason; None if it is allowed."""
     if isinstance(decision, str):
         return decision
     return None if decision else ""

@@ -53,10 +53,10 @@ AgentEffect: TypeAlias = AskModel | AskApproval | RunTools | EmitEvent
 
 
 class PendingRound(Struct, frozen=True, kw_only=True):
-    """Where a run paused: its finished `rounds`, the `reply` with the calls, and the decisions.
-    Decisions are stored by call id.
+    """The state of a paused run, before any call of `reply` was run.
 
-    No call of `reply` was run. The calls in `waiting` need a decision; `decided` has those already made.
+    `rounds` are the finished rounds before that reply. `waiting` has the ids of the calls that need a decision; `decided` has
+    the decisions already made, by call id.
     """
 
     id: str
@@ -75,16 +75,15 @@ def agent_plan(
     resumed: PendingRound | None = None,
 ) -> Generator[AgentEffect, Any, Reply | PendingRound]:
     """Plan a run.
-    A call of a tool in `elsewhere`, which has no handler here, ends the run with that reply.
 
-    Equal calls in one answer are run once. With `one_at_a_time`, only the first of several different calls is run. If the
-    decision on a call is `PAUSE`, no call of that answer is run, and the run ends with a `PendingRound`; `resumed` is one
-    whose calls have all been decided on.
+    A call of a tool in `elsewhere`, which has no handler here, ends the run with that reply. Equal calls in one answer are run
+    once. With `one_at_a_time`, only the first of several different calls is run. If the decision on a call is `PAUSE`, no call
+    of that answer is run, and the run ends with a `PendingRound`; `resumed` is one whose calls have all been decided on.
 
     Raises:
         MaxRoundsError: The model has not finished within `max_rounds`, or only repeats its calls.
-        ToolError: Too many calls in a row failed; this is the last failure.
-        ToolCallMissingError: A call was demanded and none came.
+        ToolError: Too many consecutive calls failed; this is the last failure.
+        ToolCallMissingError: A call was demanded, and there is none.
     """
     run = _RunState(tools, limits, one_at_a_time=one_at_a_time)
     if resumed is not None:
@@ -169,7 +168,7 @@ class _RunState:
     def decide(
         self, groups: Sequence[_Group], made: Mapping[str, Decision]
     ) -> Generator[AgentEffect, Any, dict[str, Decision | Pause]]:
-        """Return the decisions on the calls that are to be run, by call id; earlier ones are reused."""
+        """Return the decisions on the calls to run, by call id; earlier decisions are reused."""
         to_run = self._to_run(groups, self._settled(groups))
         asked = [item for item in to_run.values() if item.call.id not in made]
         answers: list[Decision | Pause] = (yield AskApproval(tuple(asked))) if asked else []
@@ -198,7 +197,8 @@ class _RunState:
         decisions: Mapping[str, Decision | Pause],
     ) -> Generator[AgentEffect, Any, list[ToolResult]]:
         """Return the results of all calls.
-        Equal ones are run once, invalid and refused ones not at all.
+
+        Equal calls are run once, invalid and refused calls not at all.
         """
         results = self._settled(groups)
         for group in groups:
@@ -257,14 +257,14 @@ class _RunState:
         self._added += closed.messages
 
     def check_failures(self, results: list[ToolResult]) -> None:
-        """Raise the failure with which too many calls in a row have failed."""
+        """Raise the failure that exceeds the limit of consecutive failed calls, if any."""
         error = self._count_failures(results)
         if error is not None:
             error.partial = self.reply()
             raise error
 
     def _count_failures(self, results: list[ToolResult]) -> LMStudioError | None:
-        """Count the failures in a row, and return the one that reaches the limit."""
+        """Count the consecutive failures, and return the one that reaches the limit, or None."""
         for item in results:
             if item.repeated:
                 continue
@@ -274,7 +274,7 @@ class _RunState:
         return None
 
     def check_repeats(self, results: list[ToolResult]) -> None:
-        """Raise `MaxRoundsError` if the model repeats its calls in spite of the notes about it."""
+        """Raise `MaxRoundsError` if the model repeats its calls despite the notes about it."""
         before = self._rounds[-2].results if len(self._rounds) > 1 else []
         if results and all(item.repeated for item in (*results, *before)) and before:
             raise MaxRoundsError(
@@ -284,10 +284,10 @@ class _RunState:
 
     def reply(self, last: Reply | None = None) -> Reply:
         """Return the last reply with all rounds, their messages and problems, and the total usage."""
-        given = last or (self._rounds[-1].reply if self._rounds else Reply())
+        base = last or (self._rounds[-1].reply if self._rounds else Reply())
         problems = [problem for one in self._rounds for problem in one.problems]
         return replace(
-            given, rounds=list(self._rounds), messages=list(self._added), usage=self._usage(), problems=problems
+            base, rounds=list(self._rounds), messages=list(self._added), usage=self._usage(), problems=problems
         )
 
     def _usage(self) -> Usage | None:
@@ -296,7 +296,7 @@ class _RunState:
 
 
 def _check_call(reply: Reply) -> None:
-    """Refuse a reply without the call that was demanded.
+    """Refuse a reply without a call that was demanded.
 
     Raises:
         ToolCallMissingError: `tool_choice` demanded a call, and there is none.
@@ -307,10 +307,7 @@ def _check_call(reply: Reply) -> None:
 
 
 def _key(item: PreparedCall | ToolResult) -> str:
-    """Return a key that equal calls share.
-
-    It is the name, and the arguments as coerced by the schema, with its defaults for those that are missing.
-    """
+    """Return a key that equal calls share: name and coerced arguments with defaults."""
     arguments = {**_defaults(item.tool), **item.plain} if isinstance(item, PreparedCall) else item.call.arguments
     return json.dumps([item.call.name, _plain(arguments)], sort_keys=True, default=repr)
 

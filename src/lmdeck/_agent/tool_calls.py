@@ -25,7 +25,7 @@ from lmdeck.tools.tool import Tool, ToolFailed
 from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
 ADVICE = "Correct the arguments and call the tool again."
-AGAIN = "[You already made this call; this is the same result. Use it, or answer without the tool.]"
+AGAIN = "[You have already made this call; the result is the same. Use it, or answer without the tool.]"
 ONE_AT_A_TIME = "This call was not run: only one call at a time is allowed. Repeat it if you still need it."
 
 
@@ -40,9 +40,7 @@ class PreparedCall(Struct, frozen=True, kw_only=True):
 
 
 def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> PreparedCall | ToolResult:
-    """Return a call that can be run, or an error result.
-
-    The error is that the tool is unknown or the arguments are invalid.
+    """Return a call that can be run, or the result for an unknown tool or invalid arguments.
 
     Raises:
         ConfigurationError: The tool's schema is not a JSON Schema.
@@ -59,14 +57,12 @@ def prepare(call: ToolCall, tools: Mapping[str, Tool[..., Any]]) -> PreparedCall
         arguments = typed_arguments(tool, call, plain)
     except ToolArgumentsError as error:
         lines = "\n".join(f"- {line}" for line in error.errors)
-        return _rejected(call, f"The arguments do not fit the tool's schema:\n{lines}\n{ADVICE}", error)
+        return _rejected(call, f"The arguments do not match the tool's schema:\n{lines}\n{ADVICE}", error)
     return PreparedCall(call=call, tool=tool, arguments=arguments, plain=plain, problems=problems)
 
 
 def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
-    """Return the result of a handler that returned.
-    An image that cannot be shown is named in the text.
-    """
+    """Return the result of a handler that returned; its text names images that cannot be shown."""
     try:
         text, images = read_result(value)
     except TypeError as error:
@@ -86,7 +82,8 @@ def finished(ready: PreparedCall, value: object, seconds: float) -> ToolResult:
 
 def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
     """Return the result of a handler that raised.
-    It is the message of a `ToolFailed`, else only the exception's type.
+
+    Its text is the message of a `ToolFailed`; for other exceptions, only the type.
     """
     name = ready.call.name
     raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
@@ -113,7 +110,9 @@ def timed_out(ready: PreparedCall, limit: float) -> ToolResult:
 def refused(ready: PreparedCall, reason: str) -> ToolResult:
     """Return the result of a call that was not approved."""
     text = f"The user did not allow this call{f': {reason}' if reason else ''}."
-    error = ToolExecutionError(f"The call of {ready.call.name!r} was not approved.", hint="See `approve`.")
+    error = ToolExecutionError(
+        f"The call of {ready.call.name!r} was not approved.", hint="The function `approve` of the run decides on calls."
+    )
     return ToolResult(call=ready.call, content=text, error=error, problems=ready.problems)
 
 
@@ -133,13 +132,13 @@ def repeated(call: ToolCall, earlier: ToolResult) -> ToolResult:
 
 
 def not_run(call: ToolCall) -> ToolResult:
-    """Return the result of a call that was not run because the answer may have only one."""
+    """Return the result of a call that was not run because the answer may have only one call."""
     note = Problem("parallel_calls", f"{call.name}: the call was not run because parallel_tool_calls is False.")
     return ToolResult(call=call, content=ONE_AT_A_TIME, problems=[note])
 
 
 def was_run(result: ToolResult) -> bool:
-    """Whether a result is that of the call itself, not shared with another call or deferred."""
+    """Whether the result is of a run of its own: not shared, repeated or deferred."""
     return not result.repeated and not any(problem.code == "parallel_calls" for problem in result.problems)
 
 

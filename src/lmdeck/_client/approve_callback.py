@@ -1,4 +1,4 @@
-"""Ask `approve` about the calls of an answer, in the sync client and in the async one."""
+"""Ask `approve` about the calls of an answer, in the sync and the async client."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ AnyApprove = Approve | PausingApprove | Literal["pause"] | None
 
 
 def approver(approve: AnyApprove) -> PausingApprove:
-    """Return the function that decides: None allows every call, `"pause"` puts off every one.
+    """Return the function that decides: None allows every call, `"pause"` pauses at every call.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: `approve` is something else.
     """
     if approve is None:
         return _allow
@@ -36,10 +36,11 @@ def approver(approve: AnyApprove) -> PausingApprove:
 
 def decide(ready: tuple[PreparedCall, ...], approve: PausingApprove) -> list[Decision | Pause]:
     """Ask about each call.
+
     An async `approve` runs in another thread, since this one may have a running event loop.
     """
     return [
-        _awaited_apart(answer) if isawaitable(answer) else answer for answer in (approve(item.call) for item in ready)
+        _await_in_thread(answer) if isawaitable(answer) else answer for answer in (approve(item.call) for item in ready)
     ]
 
 
@@ -60,7 +61,7 @@ def _pause(_: ToolCall) -> Pause:
     return PAUSE
 
 
-def _awaited_apart(value: Awaitable[Any]) -> Any:  # what `approve` returned
+def _await_in_thread(value: Awaitable[Any]) -> Any:  # the return value of `approve`
     from concurrent.futures import ThreadPoolExecutor  # imported lazily, as asyncio is
 
     with ThreadPoolExecutor(1, thread_name_prefix="lmdeck-approve") as pool:

@@ -22,7 +22,7 @@ class ClientBase:
 
     @property
     def tools(self) -> ToolRegistry:
-        """The tools that were registered; `with_tools` takes their names."""
+        """The registered tools; `with_tools` accepts their names."""
         return self._session.tools
 
     @overload
@@ -60,11 +60,10 @@ class ClientBase:
     def on(
         self, kind: type[E], handler: Callable[[E], object] | None = None, *, once: bool = False
     ) -> Subscription | Callable[[Callable[[E], object]], Callable[[E], object]]:
-        """Register a handler for every event of a type.
+        """Register a handler for every event of a type or, with `once`, for the next one.
 
-        With `once`, it is called for the next one only. Also a decorator.
-
-        `lmdeck.events` has the types. A handler that raises is logged and breaks nothing; `Subscription.remove` ends it.
+        Without a handler, return a decorator. `lmdeck.events` has the types. An exception in a handler is logged and has no
+        other effect. `Subscription.remove` unregisters the handler.
 
         Raises:
             ConfigurationError: `kind` is not an event type, or the handler is async and the client is not.
@@ -80,7 +79,8 @@ class ClientBase:
     ) -> Tool[..., Any]:  # fmt: skip
         """Register a tool.
 
-        It is a handler with a JSON Schema, with the short form `{"city": {"type": "string"}}`, or with its own signature.
+        `parameters` is a JSON Schema or its short form, `{"city": {"type": "string"}}`; without it, the handler's signature is
+        used.
 
         Raises:
             ConfigurationError: The parameters are not a schema, LM Studio would rewrite the name, or the name is taken.

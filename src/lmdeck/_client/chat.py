@@ -1,6 +1,6 @@
 """The chat builder: immutable, so that a chat can be kept and branched.
 
-What a chat without tools does not need is imported by the methods that use it.
+Modules that a chat without tools does not need are imported by the methods that use them.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:
 
 
 class _Builder(Generic[TransportT]):
-    """The base class of both chats.
-    Every `with_…` method returns a new chat; the original is unchanged.
-    """
+    """The base class of both chats; every `with_…` method returns a new chat."""
 
     __slots__ = ("_session", "_spec", "_transport")
 
@@ -83,21 +81,21 @@ class _Builder(Generic[TransportT]):
 
     @property
     def settings(self) -> Settings:
-        """The settings of the client that will ask."""
+        """The settings of the client."""
         return self._session.settings
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The messages so far, in OpenAI's form."""
+        """The messages so far, in OpenAI's format."""
         return [message.to_dict() if isinstance(message, Message) else dict(message) for message in self._spec.messages]
 
     @property
     def model(self) -> str | None:
-        """The model that was asked for; None leaves the choice to the client."""
+        """The requested model; None leaves the choice to the client."""
         return self._spec.model
 
     def with_model(self, model: str | None) -> Self:
-        """Ask this model; None asks the client's default, or the one that is loaded."""
+        """Set the model; None means the client's default, or a loaded model."""
         return self._replace(model=model)
 
     def with_system(self, text: str) -> Self:
@@ -124,13 +122,13 @@ class _Builder(Generic[TransportT]):
     def user(self, text: str, images: Sequence[ImageSource] = ()) -> Self:
         """Add a user message, with images: paths, bytes or data URIs of PNG and JPEG files.
 
-        WebP, GIF (its first frame) and BMP are converted to PNG where Pillow is there (extra `images`), and images of more
-        than 26,214,400 pixels are scaled down, which `reply.problems` reports. An image on the web is fetched by
-        `lm.fetch_image(url)`, which returns its bytes.
+        If Pillow is installed (extra `images`), WebP, GIF (its first frame) and BMP are converted to PNG, and images of more
+        than 26,214,400 pixels are scaled down, which `reply.problems` reports. `lm.fetch_image(url)` returns the bytes of an
+        image on the web.
 
         Raises:
-            ConfigurationError: An image cannot be read, is too large, or is of no known kind.
-            InvalidRequestError: An image is a web address, or of a kind that LM Studio does not take and nothing converts.
+            ConfigurationError: An image cannot be read, is too large, or is not of a known format.
+            InvalidRequestError: An image is a URL, or LM Studio does not accept its format or size and Pillow is not installed.
         """
         if not images:
             return self._replace(messages=(*self._spec.messages, Message(role="user", content=text)))
@@ -146,9 +144,9 @@ class _Builder(Generic[TransportT]):
         return self._replace(messages=(*self._spec.messages, message))
 
     def tool_result(self, call: ToolCall | str, content: object) -> Self:
-        """Add a tool's result for a call.
+        """Add the result of a tool call: text, an `lmdeck.Image`, or data for JSON.
 
-        The call is named by itself or its id; the result is text, an `lmdeck.Image`, or data for JSON.
+        `call` is the call or its id.
 
         Raises:
             ConfigurationError: An image in it cannot be read.
@@ -161,13 +159,13 @@ class _Builder(Generic[TransportT]):
         return self._replace(messages=(*self._spec.messages, tool_message(id_, content)))
 
     def with_tools(self, tools: Iterable[Offer]) -> Self:
-        """Offer these tools instead of the ones before.
+        """Set the offered tools, in place of earlier ones.
 
         They are `Tool` values, plain functions, OpenAI-style dicts, or registered names.
 
         Raises:
             ConfigurationError: A tool has no name or cannot be described, or two have the same name.
-            UnknownToolError: No tool of that name was registered.
+            UnknownToolError: There is no registered tool of that name.
         """
         offered = [offered_tool(tool, self._session.tools) for tool in tools]
         checked = tuple(checked_tool(tool) for tool in offered)
@@ -178,21 +176,16 @@ class _Builder(Generic[TransportT]):
         return self._replace(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
-        """Set whether tools are called.
-
-        The choice is `"auto"`, `"none"`, `"required"`, or the name of the tool to call.
-        """
+        """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of a tool."""
         return self._replace(tool_choice=choice)
 
     def with_options(self, **options: Any) -> Self:  # sent to the server unchanged
-        """Set options of the request.
+        """Set options of the request, such as `temperature`, `max_tokens`, `stop`, `seed` and `ttl`.
 
-        They are `temperature`, `max_tokens`, `stop`, `seed`, `response_format`, `ttl` and so on.
-
-        They go to the server as they are; None takes one out.
+        They are sent to the server unchanged; None removes an option.
 
         Raises:
-            ConfigurationError: An option is one that the builder has its own verb for, such as `model`.
+            ConfigurationError: The builder has a separate method for an option, such as `model`.
         """
         merged = {**self._spec.options, **checked_options(options)}
         return self._replace(options={name: value for name, value in merged.items() if value is not None})
@@ -200,8 +193,8 @@ class _Builder(Generic[TransportT]):
     def with_reasoning(self, level: ReasoningLevel | None) -> Self:
         """Set how much the model reasons before it answers; None leaves it to the server.
 
-        The word is translated for the endpoint, and checked against what the server's list says that the model takes
-        (`ModelInfo.reasoning`); `"on"` is the default level of a model that has levels only.
+        The level is translated for the endpoint, and checked against the levels in the server's list that the model supports
+        (`ModelInfo.reasoning`). `"on"` is the default level of a model that has only levels.
 
         Raises:
             ConfigurationError: It is not one of the levels, or, when the chat is sent, the model does not support it.
@@ -213,16 +206,15 @@ class _Builder(Generic[TransportT]):
         return self._replace(reasoning=level)
 
     def with_context_guard(self, action: Literal["trim", "raise", "summarise"] | None = "trim") -> Self:
-        """Check the chat against the context of its loaded model before it is sent.
+        """Check whether the chat fits in the context of its loaded model before it is sent.
 
-        None turns that off.
-
-        `"trim"` leaves out the oldest exchanges, which a problem `context_trimmed` reports; `"summarise"` lets the model
-        summarise them first, with a further request, and a problem `context_summarised`; `"raise"` raises. `max_tokens`, or 256
-        tokens, are kept free for the answer. Tokens are counted as `lm.count_tokens` does.
+        `"trim"` drops the oldest exchanges, which a problem `context_trimmed` reports; `"summarise"` lets the model summarise
+        them first, with a further request and a problem `context_summarised`; `"raise"` raises a `ContextLengthError`; None
+        disables the check. `max_tokens`, or 256 tokens, are reserved for the answer. Tokens are counted as by
+        `lm.count_tokens`.
 
         Raises:
-            ConfigurationError: It is neither.
+            ConfigurationError: `action` is not one of these.
         """
         if action not in ("trim", "raise", "summarise", None):
             hint = 'Use "trim", "summarise", "raise" or None.'
@@ -230,20 +222,18 @@ class _Builder(Generic[TransportT]):
         return self._replace(context_guard=action)
 
     def with_strict(self, strict: bool = True) -> Self:  # reads as a sentence
-        """Raise an error where a tool call cannot be read, or a demanded one did not come.
+        """Raise an error if a tool call cannot be read, or if a demanded call is missing.
 
-        It is a `ToolCallParseError` or a `ToolCallMissingError`.
-
-        Without it, both are problems of the reply.
+        The errors are `ToolCallParseError` and `ToolCallMissingError`; without this, both are problems of the reply.
         """
         return self._replace(strict=strict)
 
     def cached(self, ttl: float | bool = HOUR) -> Self:
-        """Accept a cached answer that is at most `ttl` seconds old.
-        The answer is cached, whatever the temperature is.
+        """Accept a cached answer that is at most `ttl` seconds old; else, cache the new one.
 
-        With False, ask for a new answer that is not cached. The cache is the client's (`LMStudio(cache=…)`) or that of an
-        lmdeck gateway: the wish is sent as the header `Cache-Control`. `reply.cache` reports what was done.
+        The temperature has no influence on this. With False, request a new answer that is not cached. The cache is the
+        client's (`LMStudio(cache=…)`) or that of an lmdeck gateway, to which this is sent as the header `Cache-Control`.
+        `reply.cache` reports the result.
 
         Raises:
             ConfigurationError: `ttl` is less than a second.
@@ -262,14 +252,12 @@ class _Builder(Generic[TransportT]):
         return type(self)(self._session.with_cache(cache), self._transport, self._spec)
 
     def without_rules(self, *names: str) -> Self:
-        """Send the request unchanged where these rules would adapt it to LM Studio.
+        """Disable rules that adapt the request to LM Studio; without names, all of them.
 
-        Without names, all rules are disabled.
-
-        `lmdeck.rules()` lists them. The client's setting `without_rules` does it for every chat.
+        `lmdeck.rules()` lists them. The client's setting `without_rules` disables rules for every chat.
 
         Raises:
-            ConfigurationError: A name is not that of a rule.
+            ConfigurationError: A name is not the name of a rule.
         """
         return self._replace(without_rules=(*self._spec.without_rules, *check_rules(names or (ALL,))))
 
@@ -284,7 +272,7 @@ class _Builder(Generic[TransportT]):
         return agent_plan(tools, elsewhere, limits, one_at_a_time=expects_one_call(self._spec.options), resumed=resumed)
 
     def _resumed(self, paused: PausedRun, decisions: Decisions) -> tuple[ChatSpec, PendingRound]:
-        """Return what was asked, and the round that goes on.
+        """Return the paused run's request, and the round to continue.
 
         Raises:
             ConfigurationError: A call has no decision, a tool is not offered, or the run was resumed before.
@@ -304,7 +292,7 @@ class _Builder(Generic[TransportT]):
         return spec, pending
 
     def _for_output(self, output_type: OutputType[Any], request: OutputRequest) -> Self:
-        """Return the chat that asks for an object, by `response_format` or by an instruction."""
+        """Return the chat that requests an object, by `response_format` or by an instruction."""
         chat = self if request.previous is None else self.assistant(request.previous.content)
         chat = chat.user(request.instruction) if request.instruction else chat
         return chat.with_options(response_format=output_type.response_format if request.uses_schema else None)
@@ -322,15 +310,14 @@ class Chat(_Builder[Transport]):
     __slots__ = ()
 
     def parse(self, kind: type[T], *, attempts: int = 1) -> T:
-        """Ask for an object of a type.
+        """Request an object of a type.
 
-        The type is a dataclass, TypedDict, msgspec Struct, pydantic model, list, Literal and so on.
-
-        The server holds the model to the type's schema where it can. JSON in the reasoning, in a fence or in prose is found
-        and repaired; an answer that still does not fit is requested again, `attempts` times, with the errors named.
+        The type is, for example, a dataclass, a TypedDict, a msgspec Struct or a pydantic model. The server makes the model
+        follow its schema if it supports that. JSON in the reasoning, in a fence or in prose is found and repaired. An answer
+        that still does not match is requested again, up to `attempts` times, with its errors.
 
         Raises:
-            StructuredOutputError: No answer fits; `raw` is the last one's text.
+            StructuredOutputError: No answer matches the type; `raw` is the text of the last one.
             ConfigurationError: The type cannot be described as JSON Schema.
             LMStudioError: An answer failed.
         """
@@ -342,7 +329,7 @@ class Chat(_Builder[Transport]):
         )[0]
 
     def parse_stream(self, kind: type[T]) -> ParseStream[T]:
-        """Ask for an object of a type, and return a stream of its partial values as plain data."""
+        """Request an object of a type, and return a stream of its partial values as plain data."""
         from lmdeck._client.structured import OutputRequest, OutputType, ParseStream
 
         output_type = OutputType(kind)
@@ -355,18 +342,18 @@ class Chat(_Builder[Transport]):
         self, max_rounds: int = 8, *, approve: PausingApprove | Literal["pause"], **limits: Unpack[RunLimits]
     ) -> Reply | PausedRun: ...
     def run(self, max_rounds: int = 8, *, approve: AnyApprove = None, **limits: Unpack[RunLimits]) -> Reply | PausedRun:
-        """Ask, run the tools that the model calls, and ask again until it answers.
+        """Send the chat and run the tools that the model calls, until it answers.
 
-        The calls of one answer run at once, in threads, and answer in order. The model receives its mistakes as results. With
-        `approve`, each call is shown to it first: it returns True, or False, or why not, and may be async. If it returns
-        `lmdeck.PAUSE`, or is `"pause"`, the run ends with a `PausedRun` before any call of that answer is run; `resume` goes
-        on with it. The reply has `rounds`, `messages` (what the run adds to the history) and the summed `usage`. A call of a
-        tool without handler ends the run.
+        The calls of one answer run at once, in threads; their results are sent to the model in order. Errors are results for
+        the model, too. `approve` is asked about each call first: it returns True, False or the reason for a refusal, and may be
+        async. If it returns `lmdeck.PAUSE`, or is `"pause"`, the run ends with a `PausedRun` before any call of that answer is
+        run; `resume` continues it. The reply has `rounds`, `messages` (what the run adds to the history) and the summed
+        `usage`. A call of a tool without a handler ends the run.
 
         Raises:
             MaxRoundsError: The model has not answered after `max_rounds`, or only repeats itself.
-            ToolError: `max_failures` calls in a row failed; it is the last failure.
-            ToolCallMissingError: `tool_choice` demanded a call and none came.
+            ToolError: `max_failures` consecutive calls failed; this is the last failure.
+            ToolCallMissingError: `tool_choice` demanded a call, and there is none.
             LMStudioError: An answer of the model failed.
         """
         return _outcome(self._run(self._spec, limits_of(max_rounds, limits), approve, streamed=False))
@@ -387,9 +374,9 @@ class Chat(_Builder[Transport]):
         """Resume a paused run: run the allowed calls, report the others to the model, and continue.
 
         `decisions` has, by call id, True, False or the reason for a refusal; True or False alone applies to all calls. Model
-        and messages are those of the paused run, tools and options those of this chat. `max_rounds` counts the rounds before
-        the pause, too. Later calls are decided on by `approve`, and pause the run again by default. A run is resumed once:
-        see `PausedRun`.
+        and messages are those of the paused run, tools and options those of this chat. `max_rounds` includes the rounds before
+        the pause. `approve` decides on later calls, which pause the run again by default. A run can be resumed only once: see
+        `PausedRun`.
 
         Raises:
             ConfigurationError: A call has no decision, this chat has no handler for it, or the run was resumed before.
@@ -449,10 +436,10 @@ class Chat(_Builder[Transport]):
         return ChatStream(self._transport(), partial(begin_chat, self._session, spec, stream=stream))
 
     def send(self) -> Reply:
-        """Ask, and wait for the whole answer.
+        """Send the chat, and return the complete reply.
 
         Raises:
-            LMStudioError: The answer is not complete; the class says why, `hint` what to do.
+            LMStudioError: The answer is not complete; the class shows the reason, `hint` what to do.
         """
         begin = begin_chat(self._session, self._spec, stream=False)
         return final_reply(drive(read_whole(begin), self._transport()))
@@ -462,7 +449,7 @@ class Chat(_Builder[Transport]):
     @overload
     def stream(self, callback: Callable[[Chunk], object]) -> Reply: ...
     def stream(self, callback: Callable[[Chunk], object] | None = None) -> ChatStream | Reply:
-        """Ask, and return a stream of the answer's chunks.
+        """Send the chat, and return a stream of the answer's chunks.
 
         With a callback, call it for each chunk and return the reply.
 
@@ -602,7 +589,10 @@ class AsyncChat(_Builder[AsyncTransport]):
 
 
 def _spec_for_round(spec: ChatSpec, effect: AskModel) -> ChatSpec:
-    """Return what a round asks for; only the first must call a tool, or the run would never end."""
+    """Return the request of a round.
+
+    Only the first may demand a call, or the run would never end.
+    """
     choice = spec.tool_choice
     if effect.round > 1 and choice not in (None, "none"):
         choice = "auto"

@@ -1,6 +1,6 @@
 """`LMStudio` and `AsyncLMStudio`: one client is one connection pool.
 
-What a chat does not need is imported by the methods that use it, so that the first token of a program comes early.
+Modules that a chat does not need are imported by the methods that use them, so that the first token arrives early.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-from lmdeck._client.background_tasks import Tasks
+from lmdeck._client.background_tasks import BackgroundTasks
 from lmdeck._client.base import ClientBase
 from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck._client.session import HandlerFactory, Session
@@ -49,9 +49,9 @@ class LMStudio(ClientBase):
     `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
     first request. Use it as a context manager, or call `close`.
 
-    `handlers` stand around every request, outermost first (see `lmdeck.handlers`); `retry` replaces the retry policy of the
-    settings; `tools` is a registry to share between clients; `headers` go out with every request. `cache` is where answers are
-    kept: `"sqlite:///answers.db"`, `"memory:"`, `"redis://…"`, or a `lmdeck.cache.Cache` to share between clients.
+    `handlers` wrap every request, outermost first (see `lmdeck.handlers`); `retry` replaces the retry policy of the settings;
+    `tools` is a registry to share between clients; `headers` are sent with every request. `cache` is the store of answers:
+    `"sqlite:///answers.db"`, `"memory:"`, `"redis://…"`, or a `lmdeck.cache.Cache` to share between clients.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class LMStudio(ClientBase):
         on_fork(self, LMStudio._renew_lock)
 
     def _renew_lock(self) -> None:
-        self._lock = threading.Lock()  # after a fork, too: another thread of the parent may have held that one
+        self._lock = threading.Lock()  # also after a fork: another thread of the parent may have held the old one
 
     @property
     def settings(self) -> Settings:
-        """The settings in force; the token in them is never shown."""
+        """The settings in use; the token in them is never shown."""
         return self._session.settings
 
     @property
@@ -95,35 +95,32 @@ class LMStudio(ClientBase):
         """The models of the server."""
         from lmdeck._client.models import Models
 
-        return Models(self._session, self._route)
+        return Models(self._session, self._get_transport)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> Chat:
         """Return a chat with a model.
 
         None means the client's default, a loaded model, or the smallest one.
         """
-        return Chat(self._session, self._route, ChatSpec(model=model, strict=strict))
+        return Chat(self._session, self._get_transport, ChatSpec(model=model, strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> Chat:
-        """Return the same chat for this client.
-
-        For example a chat that was built with an async client.
-        """
-        return Chat(self._session, self._route, chat.spec)
+        """Return the same chat for this client; it may have been built with an async client."""
+        return Chat(self._session, self._get_transport, chat.spec)
 
     @property
     def responses(self) -> Responses:
         """OpenAI's Responses API: `create` and `stream`."""
         from lmdeck._client.endpoints import Responses
 
-        return Responses(self._session, self._route)
+        return Responses(self._session, self._get_transport)
 
     @property
     def messages(self) -> Messages:
         """Anthropic's Messages API: `create` and `stream`."""
         from lmdeck._client.endpoints import Messages
 
-        return Messages(self._session, self._route)
+        return Messages(self._session, self._get_transport)
 
     def conversation(
         self,
@@ -138,11 +135,11 @@ class LMStudio(ClientBase):
     ) -> Conversation:
         """Return a conversation stored by the server, new or continued.
 
-        Source: LM Studio docs `2_rest/chat.md`.
+        `integrations` are plugin ids such as `"mcp/playwright"`, or dicts of plugins and ephemeral MCP servers. Options such
+        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` are sent to the server unchanged. With `recover`,
+        the history is sent again if the server no longer has the conversation, which `reply.problems` reports.
 
-        `integrations` are plugin ids such as `"mcp/playwright"` or dicts of plugins and ephemeral MCP servers. Options such
-        as `reasoning`, `context_length`, `temperature`, `max_output_tokens` go to the server as they are. With `recover`, the
-        history is sent again if the server no longer has the conversation, which `reply.problems` reports.
+        Source: LM Studio docs `2_rest/chat.md`.
         """
         from lmdeck._client.conversation import Conversation, ConversationSpec
 
@@ -154,7 +151,7 @@ class LMStudio(ClientBase):
             recover=recover,
             options=options,
         )
-        return Conversation(self._session, self._route, spec, previous_response_id)
+        return Conversation(self._session, self._get_transport, spec, previous_response_id)
 
     def embed(
         self,
@@ -166,19 +163,18 @@ class LMStudio(ClientBase):
     ) -> Embeddings:
         """Return a vector for each text, in order.
 
-        Without `model`, they are from a loaded embedding model, or the first.
-
-        Long lists are sent in batches of `batch_size`, one after the other. Options such as `ttl` go to the server as they
-        are (LM Studio docs `3_openai-compat/embeddings.md`).
+        Without `model`, a loaded embedding model is used, or the first in the list. Long lists are sent in batches of
+        `batch_size`, one after the other. Options such as `ttl` are sent to the server unchanged (LM Studio docs
+        `3_openai-compat/embeddings.md`).
 
         Raises:
             ConfigurationError: There is no text, or an item is not text.
-            InvalidRequestError: The model makes no embeddings.
+            InvalidRequestError: The model does not support embeddings.
             LMStudioError: The server cannot be reached or refuses.
         """
         from lmdeck._client.plans.text import embed
 
-        return drive(embed(self._session, text, model, batch_size, options), self._route())
+        return drive(embed(self._session, text, model, batch_size, options), self._get_transport())
 
     def decide(
         self,
@@ -191,22 +187,23 @@ class LMStudio(ClientBase):
     ) -> Decisions:
         """Answer typed questions about a text, or data, with a decision model.
 
+        `questions` has a type and instructions for each name: `{"angry": (bool, "Is the customer angry?")}`; the type is
+        `bool`, an `Enum` class, a `Literal`, a `range` of whole numbers, or a dict of texts to descriptions. The endpoint is
+        `/v1/decisions` or, if the server does not have it, `/v1/systemone`. Without `model`, a loaded decision model is used,
+        or the first in the list. With `emulate`, a chat model answers if there is no decision model, without probabilities,
+        which `problems` reports.
+
         Source: LM Studio docs `3_openai-compat/decisions.md`.
 
-        `questions` has a type and instructions for each name: `{"angry": (bool, "Is the customer angry?")}`; the type is
-        `bool`, an `Enum` class, a `Literal`, a `range` of whole numbers, or a dict of texts to descriptions. `/v1/decisions`
-        is asked, and `/v1/systemone` where only that is there. None asks the decision model that is loaded, or the first
-        there is. With `emulate`, a chat model answers where there is none, without probabilities, which `problems` reports.
-
         Raises:
-            ConfigurationError: There is nothing to decide about, or a question has no list of possible answers.
-            NoModelLoadedError: The server lists no decision model.
+            ConfigurationError: The input is empty, or a question has no list of possible answers.
+            NoModelLoadedError: The server does not list a decision model.
             EndpointNotFoundError: The server has neither endpoint.
-            LMStudioError: The server cannot be reached or refuses, or an answer is of another type than its question.
+            LMStudioError: The server cannot be reached or refuses, or an answer has another type than its question.
         """
         from lmdeck._client.plans.decisions import decide
 
-        return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
+        return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._get_transport())
 
     def batch(
         self,
@@ -217,13 +214,13 @@ class LMStudio(ClientBase):
     ) -> BatchJob:
         """Return a batch: many requests from a file, each answered once, even after a kill.
 
-        `source` holds lines of OpenAI's Batch API, or JSONL, CSV or Parquet with a `prompt` or `messages` column; `out` gets a
-        line for each row, `.jsonl` or `.parquet`. Keywords: `model`, `endpoint`, `template`, `system`, `options` (a dict of
-        `temperature`, `max_tokens` and so on), `schema`, `dedupe`, `hosts` (addresses instead of this client's server),
-        `max_concurrency`, `attempts`, `patience`, `ledger`.
+        `source` has lines of OpenAI's Batch API, or is JSONL, CSV or Parquet with a `prompt` or `messages` column. A line for
+        each row is written to `out`, a `.jsonl` or `.parquet` file. Keywords: `model`, `endpoint`, `template`, `system`,
+        `options` (a dict of `temperature`, `max_tokens` and so on), `schema`, `dedupe`, `hosts` (addresses instead of this
+        client's server), `max_concurrency`, `attempts`, `patience`, `ledger`.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is invalid.
         """
         from lmdeck.batch.arguments import make_job  # imported late: few programs run batches
 
@@ -245,23 +242,23 @@ class LMStudio(ClientBase):
     ) -> ChatStream | Completion:  # fmt: skip
         """Complete a text without a prompt template, for base models.
 
+        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` are sent to the server unchanged. With `suffix`,
+        the model writes the text between `prompt` and `suffix`, with the tokens of its family, which must be part of its name.
+        With `stream=True`, return a stream of chunks, whose `content` is the new text as the model wrote it.
+
         Source: LM Studio docs `3_openai-compat/completions.mdx`.
 
-        Options such as `max_tokens`, `temperature`, `stop`, `seed`, `logprobs` go to the server as they are. With `suffix`, the
-        model writes what stands between the two texts, in the marks of its family; its name has to say which that is. With
-        `stream=True`, return a stream of chunks, whose `content` is the new text as the model wrote it.
-
         Raises:
-            ConfigurationError: With `suffix`: it is not known how the model is asked.
-            EmptyReplyError: The server returned no text though tokens were asked for.
+            ConfigurationError: With `suffix`: the model's family is unknown.
+            EmptyReplyError: The server did not return any text, although tokens were requested.
             LMStudioError: The server cannot be reached or refuses; a stream raises it when it is read.
         """
         from lmdeck._client.plans.text import begin_completion, complete
 
         if stream:
             begin = partial(begin_completion, self._session, prompt, suffix, model, options)
-            return ChatStream(self._route(), begin)
-        return drive(complete(self._session, prompt, suffix, model, options), self._route())
+            return ChatStream(self._get_transport(), begin)
+        return drive(complete(self._session, prompt, suffix, model, options), self._get_transport())
 
     def fetch_image(
         self,
@@ -271,47 +268,46 @@ class LMStudio(ClientBase):
         max_bytes: int = MAX_IMAGE_BYTES,
         total_timeout: float = FETCH_SECONDS,
     ) -> bytes:
-        """Download an image, and return its bytes.
+        """Download an image, and return its bytes for `chat.user(text, images=[…])`.
 
-        They are for `chat.user(text, images=[…])`: LM Studio itself downloads none.
-
-        Only http:// and https:// addresses on the public internet are asked, whatever they redirect to, unless
-        `allow_private` is set. No token, cookie or proxy of this client is used. `total_timeout` (seconds) is for each request.
+        LM Studio itself does not download images. Unless `allow_private` is set, only http:// and https:// addresses on the
+        public internet are requested, including after redirects. No token, cookie or proxy of this client is used.
+        `total_timeout` (seconds) applies to each request.
 
         Raises:
             ConfigurationError: The URL is invalid.
-            InvalidRequestError: It leads into a private network, to no image, or to one of more than `max_bytes`.
-            TransportError: Nothing answers there, or not in time.
+            InvalidRequestError: It leads into a private network, or to something other than an image of at most `max_bytes`.
+            TransportError: The server of the URL did not answer, or not in time.
         """
         from lmdeck._client.plans.images import fetch_image
         from lmdeck._requests.image_urls import AddressGuard
         from lmdeck._transport.urllib3 import Urllib3Transport
 
         guard = AddressGuard(allow_private=allow_private)
-        with closing(Urllib3Transport(Settings(), guard)) as route:
-            return drive(fetch_image(url, guard, max_bytes, total_timeout), route)
+        with closing(Urllib3Transport(Settings(), guard)) as transport:
+            return drive(fetch_image(url, guard, max_bytes, total_timeout), transport)
 
     def count_tokens(self, chat: Chat | AsyncChat) -> TokenCount:
-        """Count the tokens of a chat's prompt, template and tools included.
+        """Count the tokens of a chat's prompt, including template and tools.
 
-        llama.cpp and servers with `/v1/messages/count_tokens` count exactly; elsewhere it is an estimate, whose `error` gets
-        smaller with each answer of the model, since their `usage` says what the server counted.
+        llama.cpp and servers with `/v1/messages/count_tokens` count exactly. For other servers, the count is an estimate, whose
+        `error` decreases with each answer of the model, because `usage` has the server's count.
 
         Raises:
             LMStudioError: The server cannot be reached.
         """
         from lmdeck._client.plans.token_counts import count_tokens
 
-        return drive(count_tokens(self._session, chat.spec), self._route())
+        return drive(count_tokens(self._session, chat.spec), self._get_transport())
 
     def health(self) -> Health:
-        """Ask whether the server answers; never raises for a server that does not."""
+        """Return whether and how the server answers; never raise for a server that does not."""
         from lmdeck._client.plans.health import check_health
 
-        return drive(check_health(self._session), self._route())
+        return drive(check_health(self._session), self._get_transport())
 
     def close(self) -> None:
-        """Close every connection; the client can be used again, on new ones."""
+        """Close every connection; the client can be used again, with new ones."""
         with self._lock:
             transport, self._transport = self._transport, None
         if transport is not None:
@@ -329,11 +325,11 @@ class LMStudio(ClientBase):
     def __repr__(self) -> str:
         return f"LMStudio({self.base_url!r})"
 
-    def _route(self) -> Transport:
+    def _get_transport(self) -> Transport:
         with self._lock:
             if self._transport is None:
                 from lmdeck._transport.urllib3 import (
-                    Urllib3Transport,  # imported late: it costs more than all of lmdeck
+                    Urllib3Transport,  # imported late: importing it takes longer than lmdeck
                 )
 
                 self._transport = Urllib3Transport(self.settings)
@@ -341,7 +337,7 @@ class LMStudio(ClientBase):
 
 
 class AsyncLMStudio(ClientBase):
-    """The same client for asyncio; safe to share between tasks.
+    """A client of LM Studio's local server for asyncio; safe to share between tasks.
 
     Settings come from the keywords (see `lmdeck.config.Settings` for all of them), the environment (`LMDECK_HOST`, …, and
     `LM_API_TOKEN`), `lmdeck.toml` or `[tool.lmdeck]` in `pyproject.toml`, or their defaults. Nothing is opened until the
@@ -361,7 +357,7 @@ class AsyncLMStudio(ClientBase):
         self._session = Session(
             Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers, cache=cache
         )
-        self._session.bus.run_later = Tasks("A handler of an event raised.")
+        self._session.bus.run_later = BackgroundTasks("An event handler raised.")
         self._transport: AsyncTransport | None = None
 
     @property
@@ -379,29 +375,29 @@ class AsyncLMStudio(ClientBase):
         """Async version of `LMStudio.models`."""
         from lmdeck._client.models import AsyncModels
 
-        return AsyncModels(self._session, self._route)
+        return AsyncModels(self._session, self._get_transport)
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
         """Async version of `LMStudio.chat`."""
-        return AsyncChat(self._session, self._route, ChatSpec(model=model, strict=strict))
+        return AsyncChat(self._session, self._get_transport, ChatSpec(model=model, strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> AsyncChat:
         """Async version of `LMStudio.adopt`."""
-        return AsyncChat(self._session, self._route, chat.spec)
+        return AsyncChat(self._session, self._get_transport, chat.spec)
 
     @property
     def responses(self) -> AsyncResponses:
         """Async version of `LMStudio.responses`."""
         from lmdeck._client.endpoints import AsyncResponses
 
-        return AsyncResponses(self._session, self._route)
+        return AsyncResponses(self._session, self._get_transport)
 
     @property
     def messages(self) -> AsyncMessages:
         """Async version of `LMStudio.messages`."""
         from lmdeck._client.endpoints import AsyncMessages
 
-        return AsyncMessages(self._session, self._route)
+        return AsyncMessages(self._session, self._get_transport)
 
     def conversation(
         self,
@@ -425,7 +421,7 @@ class AsyncLMStudio(ClientBase):
             recover=recover,
             options=options,
         )
-        return AsyncConversation(self._session, self._route, spec, previous_response_id)
+        return AsyncConversation(self._session, self._get_transport, spec, previous_response_id)
 
     async def embed(
         self,
@@ -438,7 +434,7 @@ class AsyncLMStudio(ClientBase):
         """Async version of `LMStudio.embed`."""
         from lmdeck._client.plans.text import embed
 
-        return await drive_async(embed(self._session, text, model, batch_size, options), self._route())
+        return await drive_async(embed(self._session, text, model, batch_size, options), self._get_transport())
 
     async def decide(
         self,
@@ -452,7 +448,9 @@ class AsyncLMStudio(ClientBase):
         """Async version of `LMStudio.decide`."""
         from lmdeck._client.plans.decisions import decide
 
-        return await drive_async(decide(self._session, input, questions, model, images, emulate=emulate), self._route())
+        return await drive_async(
+            decide(self._session, input, questions, model, images, emulate=emulate), self._get_transport()
+        )
 
     def batch(
         self,
@@ -485,8 +483,8 @@ class AsyncLMStudio(ClientBase):
 
         if stream:
             begin = partial(begin_completion, self._session, prompt, suffix, model, options)
-            return AsyncChatStream(self._route(), begin)
-        return drive_async(complete(self._session, prompt, suffix, model, options), self._route())
+            return AsyncChatStream(self._get_transport(), begin)
+        return drive_async(complete(self._session, prompt, suffix, model, options), self._get_transport())
 
     async def fetch_image(
         self,
@@ -502,20 +500,20 @@ class AsyncLMStudio(ClientBase):
         from lmdeck._transport.aiohttp import AiohttpTransport
 
         guard = AddressGuard(allow_private=allow_private)
-        async with aclosing(AiohttpTransport(Settings(), guard)) as route:
-            return await drive_async(fetch_image(url, guard, max_bytes, total_timeout), route)
+        async with aclosing(AiohttpTransport(Settings(), guard)) as transport:
+            return await drive_async(fetch_image(url, guard, max_bytes, total_timeout), transport)
 
     async def count_tokens(self, chat: Chat | AsyncChat) -> TokenCount:
         """Async version of `LMStudio.count_tokens`."""
         from lmdeck._client.plans.token_counts import count_tokens
 
-        return await drive_async(count_tokens(self._session, chat.spec), self._route())
+        return await drive_async(count_tokens(self._session, chat.spec), self._get_transport())
 
     async def health(self) -> Health:
         """Async version of `LMStudio.health`."""
         from lmdeck._client.plans.health import check_health
 
-        return await drive_async(check_health(self._session), self._route())
+        return await drive_async(check_health(self._session), self._get_transport())
 
     async def aclose(self) -> None:
         """Async version of `LMStudio.close`."""
@@ -535,9 +533,11 @@ class AsyncLMStudio(ClientBase):
     def __repr__(self) -> str:
         return f"AsyncLMStudio({self.base_url!r})"
 
-    def _route(self) -> AsyncTransport:
+    def _get_transport(self) -> AsyncTransport:
         if self._transport is None:
-            from lmdeck._transport.aiohttp import AiohttpTransport  # imported late: it costs more than all of lmdeck
+            from lmdeck._transport.aiohttp import (
+                AiohttpTransport,  # imported late: importing it takes longer than lmdeck
+            )
 
             self._transport = AiohttpTransport(self.settings)
         return self._transport

@@ -1,9 +1,9 @@
 """`lm.conversation()`: LM Studio's own chat, whose history the server stores.
 
-The server also runs plugins and MCP servers for it.
+The server also runs plugins and MCP servers for it. The id of the last response identifies the stored conversation. The history
+is stored here as well, so that it can be sent again if the server no longer has it.
 
-Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`. The id of the last response identifies the stored conversation;
-the history is also stored here, so that it can be sent again if the server no longer has it.
+Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class _Conversation(Generic[TransportT]):
 
     @property
     def response_id(self) -> str | None:
-        """The id of the last response, which the next turn continues.
+        """The id of the last response, which the next turn continues; None before the first one.
 
-        None before the first, or with `store=False`.
+        It is always None with `store=False`.
         """
         return self._response_id
 
     @property
     def history(self) -> list[Message]:
-        """The messages so far that this object has sent and received."""
+        """The messages that this object has sent and received so far."""
         return list(self._history)
 
     def branch(self) -> Self:
@@ -140,7 +140,7 @@ class Conversation(_Conversation[Transport]):
         Its `server_calls` are the tools that the server ran.
 
         Raises:
-            LMStudioError: The answer is not complete; the class says why, `hint` what to do.
+            LMStudioError: The answer is not complete; the class shows the reason, `hint` what to do.
         """
         return final_reply(drive(read_whole(self._turn(text, images, stream=False)), self._transport()))
 

@@ -21,7 +21,7 @@ TOKENS_PER_MESSAGE = 4
 FORMAT = "lmdeck history 1"
 
 
-class Asking(Protocol):
+class SummaryChat(Protocol):
     """A chat of the sync client."""
 
     def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
@@ -29,11 +29,11 @@ class Asking(Protocol):
         ...
 
     def send(self) -> Reply:
-        """Ask, and return the answer."""
+        """Send the chat, and return the reply."""
         ...
 
 
-class AskingAsync(Protocol):
+class AsyncSummaryChat(Protocol):
     """A chat of the async client."""
 
     def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
@@ -41,12 +41,12 @@ class AskingAsync(Protocol):
         ...
 
     async def send(self) -> Reply:
-        """Ask, and return the answer."""
+        """Send the chat, and return the reply."""
         ...
 
 
 class History(Struct, frozen=True):
-    """The messages of a conversation. Every method returns a new history; this one is unchanged.
+    """The messages of a conversation; every method returns a new history.
 
     It can be passed to a chat: `chat.with_messages(history)`.
     """
@@ -54,7 +54,7 @@ class History(Struct, frozen=True):
     messages: tuple[Message, ...] = ()
 
     def system(self, text: str) -> Self:
-        """Set the system message, which replaces an earlier one."""
+        """Set the system message, in place of an earlier one."""
         rest = self.messages[1:] if self.messages and self.messages[0].role == "system" else self.messages
         return type(self)((Message(role="system", content=text), *rest))
 
@@ -65,10 +65,10 @@ class History(Struct, frozen=True):
     def add(self, *items: Reply | Message | Mapping[str, Any]) -> Self:
         """Add replies and messages.
 
-        Of a run's reply, all messages of the run are added: calls, results and the answer.
+        For the reply of a run, all messages of the run are added: calls, results and the answer.
 
         Raises:
-            ConfigurationError: One of them is neither.
+            ConfigurationError: An item is neither a reply nor a message.
         """
         added: list[Message] = []
         for item in items:
@@ -82,7 +82,7 @@ class History(Struct, frozen=True):
         """Add the result of a call: text unchanged, images as images, everything else as JSON.
 
         Raises:
-            ConfigurationError: The call is not in the history, or has its result already.
+            ConfigurationError: The call is not in the history, or already has a result.
             InvalidRequestError: LM Studio does not accept an image in it.
             TypeError: JSON cannot represent the result.
         """
@@ -90,7 +90,7 @@ class History(Struct, frozen=True):
         waiting -= {message.tool_call_id for message in self.messages if message.role == "tool"}
         if call.id not in waiting:
             raise ConfigurationError(
-                f"No call {call.id!r} of {call.name!r} waits for a result in this history.",
+                f"This history has no call {call.id!r} of {call.name!r} without a result.",
                 hint="Add the reply with the call first, and each result once.",
             )
         return self._with(tool_message(call.id, result))
@@ -98,9 +98,9 @@ class History(Struct, frozen=True):
     def trimmed(self, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
         """Return the history without its oldest messages, so that the rest fits in `max_tokens`.
 
-        The system message and the last exchange always stay. Calls and their results are dropped together, and the rest
-        starts with a user message. `count` returns the tokens of a message; by default they are estimated from its length
-        (3.5 characters per token, 4 tokens per message), which is high for English.
+        The system message and the last exchange always remain. Calls and their results are dropped together, and the rest
+        starts with a user message. `count` returns the tokens of a message; by default, they are estimated from its length
+        (3.5 characters per token, 4 tokens per message), which is too many for English.
         """
         measure = count or _estimate
         is_led = bool(self.messages) and self.messages[0].role == "system"
@@ -115,12 +115,11 @@ class History(Struct, frozen=True):
         recent = [message for exchange in exchanges[max(first, 0) :] for message in exchange]
         return type(self)((*system, *recent))
 
-    def summarised(self, chat: Asking, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
-        """Return the history with a summary in place of its oldest messages.
-        It then fits in about `max_tokens`.
+    def summarised(self, chat: SummaryChat, max_tokens: int, count: Callable[[Message], int] | None = None) -> Self:
+        """Return the history with a summary of its oldest messages, in about `max_tokens`.
 
-        `chat` asks for the summary: a chat of the sync client without messages, such as `lm.chat()`. What `trimmed` would drop
-        is summarised and added to the system message; a history that fits is unchanged.
+        `chat` requests the summary: a chat of the sync client without messages, such as `lm.chat()`. The messages that
+        `trimmed` would drop are summarised, and the summary is added to the system message; a history that fits is unchanged.
 
         Raises:
             LMStudioError: The model did not answer.
@@ -131,7 +130,7 @@ class History(Struct, frozen=True):
         return self._summarised(chat.with_messages([summary_request("", left_out)]).send().content, rest)
 
     async def summarised_async(
-        self, chat: AskingAsync, max_tokens: int, count: Callable[[Message], int] | None = None
+        self, chat: AsyncSummaryChat, max_tokens: int, count: Callable[[Message], int] | None = None
     ) -> Self:
         """Async version of `summarised`, for a chat of the async client."""
         left_out, rest = self._split(max_tokens, count)
@@ -141,7 +140,7 @@ class History(Struct, frozen=True):
         return self._summarised(reply.content, rest)
 
     def _split(self, max_tokens: int, count: Callable[[Message], int] | None) -> tuple[Sequence[Message], Self]:
-        """Return the messages that `trimmed` drops, and what it leaves."""
+        """Return the messages that `trimmed` drops, and the remaining history."""
         remaining = self.trimmed(max_tokens, count)
         is_led = bool(self.messages) and self.messages[0].role == "system"
         return self.messages[is_led : is_led + len(self) - len(remaining)], remaining
@@ -168,12 +167,12 @@ class History(Struct, frozen=True):
             raise ConfigurationError(
                 f"The history is not JSON: {error}.", hint="Pass the output of `to_json`."
             ) from error
-        given = body.get("messages") if isinstance(body, dict) else body
-        if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
+        messages = body.get("messages") if isinstance(body, dict) else body
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
             raise ConfigurationError(
                 "The JSON is not a history: it has no list of messages.", hint="Pass the output of `to_json`."
             )
-        return cls(tuple(Message.from_dict(message) for message in given))
+        return cls(tuple(Message.from_dict(message) for message in messages))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the history to a file atomically; several threads and processes may do so at once.
@@ -188,7 +187,7 @@ class History(Struct, frozen=True):
         """Read a history from a file.
 
         Raises:
-            ConfigurationError: The file holds no history.
+            ConfigurationError: The file does not contain a history.
             OSError: It cannot be read.
         """
         return cls.from_json(Path(path).read_bytes())
@@ -214,17 +213,17 @@ def exchanges_of(messages: Iterable[Message]) -> list[list[Message]]:
 
 
 SUMMARISE = (
-    "Summarise the conversation below for an assistant that has to go on with it. Keep names, numbers, facts, decisions, "
-    "results of tools and open questions; leave out greetings. Write the summary only, in the language of the conversation."
+    "Summarise the conversation below for an assistant that must continue it. Keep names, numbers, facts, decisions, "
+    "tool results and open questions; omit greetings. Write only the summary, in the language of the conversation."
 )
 SUMMARY = "Summary of the conversation so far:"
 CUT = " […] "
 
 
 def summary_request(summary: str, messages: Iterable[Message], excess: float = 0.0) -> Message:
-    """Return the message that asks for a summary of messages and of an earlier summary.
+    """Return the message that requests a summary of messages and of an earlier summary.
 
-    `excess` is the share of the text, from 0 to 1, that would not fit; so much is left out of the middle of each message.
+    `excess` is the fraction of the text, from 0 to 1, that does not fit; it is cut out of the middle of each message.
     """
     lines = [f"{SUMMARY} {summary}"] if summary else []
     lines += [line for message in messages for line in _transcript(message, excess)]
@@ -232,7 +231,7 @@ def summary_request(summary: str, messages: Iterable[Message], excess: float = 0
 
 
 def with_summary(system: Sequence[Message], summary: str, rest: Iterable[Message]) -> list[Message]:
-    """Return messages that begin with a system message that has the summary."""
+    """Return messages that begin with a system message with the summary."""
     before = str(system[0].content) if system else ""
     text = f"{before}\n\n{SUMMARY}\n{summary}".strip()
     return [Message(role="system", content=text), *rest]

@@ -1,7 +1,4 @@
-"""What a client knows of the server's models.
-
-It knows the last list, and which of the models it chose a short time ago.
-"""
+"""The last model list of a client's server, and the model it chose recently."""
 
 from __future__ import annotations
 
@@ -16,10 +13,7 @@ VARIANT_SECONDS = 60.0
 
 
 class ModelFacts(Struct, frozen=True):
-    """What the list says of a model, under one of its names.
-
-    The defaults stand for a model that is not listed.
-    """
+    """The facts about a model in the server's list; the defaults are those of an unlisted model."""
 
     names: Collection[str] = ()
     architecture: str = ""
@@ -42,12 +36,12 @@ class KnownModels:
         self._variants_until = clock()
 
     def learn(self, models: Collection[ModelInfo]) -> None:
-        """Replace what is known by what a list says."""
+        """Replace the known facts with those of a list."""
         self._facts = {name: facts for model in models for name, facts in _facts_of(model)}
         self.expect_variants()
 
     def facts(self, model: str | None) -> ModelFacts:
-        """Return what is known of a model."""
+        """Return the known facts about a model."""
         return self._facts.get(model or "", NO_FACTS)
 
     def knows(self, model: str) -> bool:
@@ -60,11 +54,14 @@ class KnownModels:
 
     @property
     def has_old_variants(self) -> bool:
-        """Whether the variants of the models were not looked up in the last minute."""
+        """Whether the last look-up of the models' variants was more than a minute ago."""
         return self._clock() >= self._variants_until
 
     def expect_variants(self) -> None:
-        """Record that the variants are known, or are being looked up, so that others need not do so."""
+        """Record that the variants are known or being looked up.
+
+        Other requests then do not look them up.
+        """
         self._variants_until = self._clock() + VARIANT_SECONDS
 
     @property
@@ -73,16 +70,16 @@ class KnownModels:
         return self._chosen if self._chosen and self._clock() <= self._chosen_until else None
 
     def choose(self, model: str) -> None:
-        """Remember the chosen model for a while, so that not every request fetches the list."""
+        """Store the chosen model for half a minute, so that not every request fetches the list."""
         self._chosen, self._chosen_until = model, self._clock() + CHOICE_SECONDS
 
     def forget_choice(self) -> None:
-        """Forget the chosen model, which the server no longer has."""
+        """Discard the chosen model, which the server no longer has."""
         self._chosen = ""
 
 
 def _facts_of(model: ModelInfo) -> Iterator[tuple[str, ModelFacts]]:
-    """Yield the names of a model (its key, the ids of its instances) with what is known of it."""
+    """Yield the names of a model (its key, the ids of its instances), each with its facts."""
     contexts = {one.id: one.context_length for one in model.instances}
     first = next((context for context in contexts.values() if context), None)
     names = {model.key, *contexts}

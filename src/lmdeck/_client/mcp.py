@@ -1,8 +1,8 @@
 """Tools of MCP servers for chats.
 
-For example `with MCPTools(command="…") as tools: chat.with_tools(tools).run()`. The official `mcp` package speaks the protocol
-(extra `mcp`, imported when a server is connected). It is async throughout; for the sync client it runs on a loop in a separate
-thread, which ends with the block.
+For example `with MCPTools(command="…") as tools: chat.with_tools(tools).run()`. The official `mcp` package implements the
+protocol (extra `mcp`, imported when a server is connected). It is entirely async; for the sync client, it runs on an event loop
+in a separate thread, which ends with the block.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class MCPTools:
 
     A context manager, sync or async, and a collection of `Tool`.
 
-    A server is a command to start (`command`, `args`, `env`) that speaks over its standard streams, or the `url` of one that
-    speaks streamable HTTP (with `headers`). `allowed` restricts it to some of its tools, by the server's names. Names that
-    LM Studio would rewrite are brought into snake_case; the server is called by its own. `timeout` (seconds) is the limit for
-    connecting, and for each call.
+    A server is a command to start (`command`, `args`, `env`), which communicates over its standard streams, or the `url` of a
+    server with streamable HTTP (and `headers`). `allowed` selects some of its tools, by the server's names. Names that
+    LM Studio would rewrite are converted to snake_case; calls to the server use the original names. `timeout` (seconds) is the
+    limit for connecting and for each call.
 
-    A server that died is connected again with the next call; `ToolServerLost` events report it.
+    If the server has died, the next call reconnects; `ToolServerLost` events report it.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class MCPTools:
                 hint='Use MCPTools("http://…/mcp") or MCPTools(command="…").',
             )
         if not timeout > 0:
-            raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout!r}.", hint="Try 30.")
+            raise ConfigurationError(
+                f"timeout must be more than 0 seconds, not {timeout!r}.", hint="Pass 30, for example."
+            )
         self._address = ServerAddress(
             url=url, command=command, args=tuple(args), env=env, headers=dict(headers or {}), timeout=timeout
         )
@@ -74,7 +76,7 @@ class MCPTools:
         """Connect, in a separate thread.
 
         Raises:
-            ConfigurationError: The `mcp` package is missing, or two tools have one name.
+            ConfigurationError: The `mcp` package is missing, or two tools have the same name.
             ToolError: The server cannot be started or reached, or not in time.
         """
         _require_mcp()
@@ -104,7 +106,7 @@ class MCPTools:
         """Connect.
 
         Raises:
-            ConfigurationError: The `mcp` package is missing, or two tools have one name.
+            ConfigurationError: The `mcp` package is missing, or two tools have the same name.
             ToolError: The server cannot be started or reached, or not in time.
         """
         _require_mcp()
@@ -143,7 +145,7 @@ class MCPTools:
             if name in tools:
                 raise ConfigurationError(
                     f"Two tools of the MCP server are named {name!r} in snake_case.",
-                    hint="Leave one out with `allowed`.",
+                    hint="Exclude one of them with `allowed`.",
                 )
             tools[name] = Tool(
                 name=name, handler=handler(one), description=one.description or one.title or "",
@@ -160,7 +162,7 @@ class MCPTools:
 
 def _require_mcp() -> None:
     try:
-        import mcp  # noqa: F401 - the first import of it is what is asked
+        import mcp  # noqa: F401 - only to check that it is installed
     except ImportError as error:
         raise ConfigurationError(
             "Tools of MCP servers need the mcp package.", hint="Install it: pip install 'lmdeck[mcp]'."
@@ -181,6 +183,6 @@ def _async_handler(server: MCPServer, tool: ServerTool) -> Callable[..., object]
 def _close_later(stack: ExitStack) -> None:
     """Close a server that did not answer in time.
 
-    This runs in a thread, since ending the server's process may take seconds.
+    This is done in a thread, because ending its process may take seconds.
     """
     threading.Thread(target=stack.close, name="lmdeck-mcp-closing").start()

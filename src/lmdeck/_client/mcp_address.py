@@ -11,6 +11,7 @@ from lmdeck._secret import redact_url
 
 class ServerAddress(Struct, frozen=True, kw_only=True):
     """The URL or command of a server.
+
     `timeout` (seconds) applies to connecting and to each call.
     """
 

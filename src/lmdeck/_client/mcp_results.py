@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 def read_tool_result(result: CallToolResult, name: str) -> object:
     """Return a result's text, or the list of its texts and images.
+
     Source: MCP specification, `CallToolResult`.
 
     Raises:
-        ToolFailed: The server says that the tool failed, in its words.
+        ToolFailed: The tool failed, with the server's message.
     """
     parts = [_part(part) for part in result.content]
     if result.is_error:
-        words = "\n".join(part for part in parts if isinstance(part, str) and part)
-        raise ToolFailed(words or f"The tool {name!r} failed.")
+        message = "\n".join(part for part in parts if isinstance(part, str) and part)
+        raise ToolFailed(message or f"The tool {name!r} failed.")
     if not any(parts) and result.structured_content is not None:
         return msgspec.json.encode(result.structured_content).decode()
     if any(isinstance(part, Image) for part in parts):
@@ -31,7 +32,7 @@ def read_tool_result(result: CallToolResult, name: str) -> object:
     return "\n".join(str(part) for part in parts)
 
 
-def _part(part: Any) -> str | Image:  # one of MCP's content blocks, also of a later version
+def _part(part: Any) -> str | Image:  # one of MCP's content blocks, possibly of a later version
     match part.type:
         case "text":
             return str(part.text)

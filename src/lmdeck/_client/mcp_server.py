@@ -1,7 +1,7 @@
 """The connection to an MCP server, which is reopened if the server died.
 
 The official `mcp` package implements the protocol. A connection must be closed by the task that opened it, so each one has a
-separate task, and a call waits for that task to report the outcome.
+separate task, and a call waits for the result that this task reports.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mcp.types import Tool as ServerTool
 
 MAX_TOOL_PAGES = 50
-BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds before reconnecting, doubled with each failure
+BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds before reconnecting, doubled with each failure
 CLOSING_SECONDS = 10.0
 LOOP_CYCLES = 10  # enough for the end of a process's output to pass through the tasks that read it
 _log = logging.getLogger("lmdeck.mcp")
@@ -98,7 +98,7 @@ class MCPServer:
             if self._connection is not old:
                 return self._connection
             await old.close()
-            await asyncio.sleep(min(BACKOFF * 2**self._failures, LONGEST_BACKOFF))
+            await asyncio.sleep(min(BACKOFF * 2**self._failures, MAX_BACKOFF))
             new_connection = _Connection(self._address)
             try:
                 await new_connection.open()
@@ -124,11 +124,11 @@ class MCPServer:
         return f"{message}; the call was not started."
 
 
-class _Unreachable(Exception):  # what happened; it becomes an error of ours
+class _Unreachable(Exception):  # internal: translated into a ToolError
     """A connection could not be opened."""
 
 
-class _ConnectionLost(Exception):  # as above
+class _ConnectionLost(Exception):  # internal: translated into a ToolFailed
     """A connection broke during a call."""
 
     def __init__(self, reason: str, *, may_have_started: bool) -> None:
@@ -228,7 +228,7 @@ class _Connection:
         )
 
     def _status_note(self) -> str:
-        """Return the status of the last response for a message, if it is an error's."""
+        """Return the status of the last response for a message, if it is an error; else `""`."""
         return f" (HTTP status {self._status})" if self._status >= 400 else ""
 
     async def _lost(self, answered: int) -> _ConnectionLost:
@@ -245,6 +245,7 @@ class _Connection:
 
     async def _note_answer(self, response: httpx2.Response) -> None:
         """Count a response.
+
         A restarted server rejects the session with 404, as specified, or with 400.
         """
         self._answered += 1
@@ -268,7 +269,7 @@ class _Connection:
                         opened.set_result(tools)
                     await self._closing.wait()
                 watch.cancel_scope.cancel()
-        except Exception as error:  # of any library below; whoever calls next hears of it
+        except Exception as error:  # from any library; the next call reports it
             self._error = error
             if not opened.done():
                 opened.set_exception(error)
@@ -360,7 +361,7 @@ def _is_refused(error: BaseException) -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    """Return what happened according to an error, or to the first one of a group."""
+    """Return a description of an error, or of the first one in a group."""
     from mcp import MCPError
     from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
 

@@ -45,7 +45,7 @@ class Models:
         """Return one model by its key or by the id of a loaded instance.
 
         Raises:
-            ModelNotFoundError: The server has no such model; `available` lists the ones it has.
+            ModelNotFoundError: The server has no such model; `available` lists its models.
             LMStudioError: The server cannot be reached, refuses, or has no model list.
         """
         return drive(find_model(self._session, key), self._transport())
@@ -97,7 +97,7 @@ class Models:
         *,
         wait: bool = True,
     ) -> DownloadJob:
-        """Download a model to the server, and wait for it; `already_downloaded` if it is there.
+        """Download a model to the server, and wait for it; the status may be `already_downloaded`.
 
         `model` is a name from LM Studio's catalog or a Hugging Face link; `quantization`, such as `"Q4_K_M"`, applies to links
         (LM Studio docs `2_rest/download.md`). `on_progress` receives every status; a paused download is waited for.
@@ -112,7 +112,7 @@ class Models:
         """Return the status of a download (LM Studio docs `2_rest/download-status.md`).
 
         Raises:
-            APIError: The server knows no such job.
+            APIError: The server does not know this job.
         """
         return drive(download_status(self._session, job_id), self._transport())
 
@@ -120,7 +120,7 @@ class Models:
         """Wait for a download that this program or another has started.
 
         Raises:
-            APIError: The server knows no such job, or the download failed.
+            APIError: The server does not know this job, or the download failed.
         """
         return drive(wait_for_download(self._session, job_id, on_progress), self._transport())
 

@@ -16,7 +16,7 @@ from lmdeck._requests.chat import ChatSpec
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Problem, Reply, Round, ToolCall
 
-REMEMBERED = 10_000
+MAX_RESUMED_IDS = 10_000
 PAUSED = Problem("paused", "Tool calls wait for a decision; none of this answer's calls was run.")
 Decisions: TypeAlias = Mapping[str, Decision] | bool
 """The decisions on the calls of a paused run, by call id, or one for all of them."""
@@ -24,14 +24,13 @@ Decisions: TypeAlias = Mapping[str, Decision] | bool
 
 class PausedRun(Struct, frozen=True, kw_only=True):
     """A run that ended because calls wait for a decision.
-    `chat.resume(paused, decisions)` resumes it.
 
-    `calls` are the calls to decide on. None of the calls of `reply`, the answer that contains them, was run. `model` and
-    `messages` are what the chat asked, `rounds` the finished rounds before that answer, `decided` the decisions on its other
-    calls. The results in `rounds` have no `value` after `from_json`.
+    `chat.resume(paused, decisions)` resumes it. `calls` are the calls to decide on. None of the calls of `reply`, the answer
+    that contains them, was run. `model` and `messages` are those of the chat, `rounds` are the finished rounds before that
+    answer, `decided` the decisions on its other calls. The results in `rounds` have no `value` after `from_json`.
 
-    A paused run is resumed once. The process that has resumed it refuses to do so again; between processes, whoever stores
-    it must hand it out once, as the histories for Django, FastAPI and Flask do: they remove it when it is resumed.
+    A paused run can be resumed only once. A process refuses to resume it again. A store shared by several processes must remove
+    it when it is resumed, as the histories for Django, FastAPI and Flask do.
     """
 
     id: str
@@ -58,13 +57,17 @@ class PausedRun(Struct, frozen=True, kw_only=True):
 
     @property
     def calls(self) -> list[ToolCall]:
-        """The calls that wait for a decision, in the order of the answer; of equal calls, the first."""
+        """The calls that wait for a decision, in the order of the answer.
+
+        Of equal calls, it is the first.
+        """
         return [call for call in self.reply.tool_calls if call.id in self.waiting]
 
     @property
     def partial(self) -> Reply:
         """The reply so far, with a problem `paused`.
-        It has the answer with its calls, all rounds, and the messages of the finished ones.
+
+        It has the answer with its calls, all rounds, and the messages of the finished rounds.
         """
         waiting = replace(self.reply, problems=[*self.reply.problems, PAUSED])
         rounds = [*self.rounds, Round(reply=waiting)]
@@ -98,16 +101,16 @@ class PausedRun(Struct, frozen=True, kw_only=True):
         """Return the run with the decisions on its waiting calls.
 
         Raises:
-            ConfigurationError: A call has no decision, or a decision no waiting call.
+            ConfigurationError: A call has no decision, or a decision is not on a waiting call.
         """
-        given = dict.fromkeys(self.waiting, decisions) if isinstance(decisions, bool) else dict(decisions)
-        missing = [call for call in self.calls if call.id not in given]
+        new = dict.fromkeys(self.waiting, decisions) if isinstance(decisions, bool) else dict(decisions)
+        missing = [call for call in self.calls if call.id not in new]
         if missing:
             raise ConfigurationError(
                 f"There is no decision on the call {missing[0].id!r} of {missing[0].name!r}.",
                 hint=f"Decide on every waiting call: {', '.join(self.waiting)}.",
             )
-        for name, decision in given.items():
+        for name, decision in new.items():
             if name not in self.waiting:
                 raise ConfigurationError(
                     f"No call {name!r} of this run waits for a decision.",
@@ -116,22 +119,22 @@ class PausedRun(Struct, frozen=True, kw_only=True):
             if not isinstance(decision, bool | str):
                 raise ConfigurationError(
                     f"The decision on the call {name!r} is {decision!r}.",
-                    hint="True allows the call, False refuses it, a text refuses it with that reason.",
+                    hint="Pass True to allow the call, False to refuse it, or a text to refuse it for that reason.",
                 )
         return PendingRound(
-            id=self.id, rounds=self.rounds, reply=self.reply, decided={**self.decided, **given}, waiting=[]
+            id=self.id, rounds=self.rounds, reply=self.reply, decided={**self.decided, **new}, waiting=[]
         )
 
 
 class ResumedRuns:
-    """The ids of the runs that this process has resumed last."""
+    """The ids of the runs that this process has resumed recently."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def add(self, paused: PausedRun) -> None:
-        """Note that a run is resumed.
+        """Record that a run is resumed.
 
         Raises:
             ConfigurationError: It was resumed before.
@@ -143,7 +146,7 @@ class ResumedRuns:
                     hint="If its tools must run again, start a new run.",
                 )
             self._ids[paused.id] = None
-            if len(self._ids) > REMEMBERED:
+            if len(self._ids) > MAX_RESUMED_IDS:
                 self._ids.popitem(last=False)
 
 

@@ -1,4 +1,4 @@
-"""A run as its reader has it: events to iterate, and the reply at the end."""
+"""A run of the agent loop: events to iterate over, and the reply at the end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from lmdeck.messages import Reply
 
 def run_closed(partial: Reply | None = None) -> IncompleteStreamError:
     """Return the error for reading a closed run.
+
     `partial` is the answer of its last round so far.
     """
     return IncompleteStreamError("The run is closed.", hint="Start a new run.", partial=partial)
 
 
 class _RunBase:
-    """The base class of both runs: whether the run was closed, and how it ended once it has."""
+    """The base class of both runs: the state of the run, and its result."""
 
     def __init__(self) -> None:
         self._interruption = Interruption()
@@ -31,7 +32,7 @@ class _RunBase:
 
     @property
     def outcome(self) -> Reply | PausedRun:
-        """What `run` returns: the reply of the run, or the paused run.
+        """The return value of `run`: the reply of the run, or the paused run.
 
         Raises:
             IncompleteStreamError: The run was not read to its end.
@@ -52,7 +53,7 @@ class _RunBase:
 
     @property
     def paused(self) -> PausedRun | None:
-        """The paused run if calls wait for a decision, else None."""
+        """The paused run if calls wait for a decision; else None."""
         return self._outcome if isinstance(self._outcome, PausedRun) else None
 
     def _check_open(self) -> None:
@@ -61,15 +62,12 @@ class _RunBase:
 
 
 class ChatRun(_RunBase):
-    """A run of the sync client while it continues.
-
-    A context manager and an iterator of chunks and tool events.
-    """
+    """A run of the sync client: a context manager and an iterator of chunks and tool events."""
 
     def __init__(self, begin: Callable[[Interruption], Generator[AgentEvent, None, Reply | PausedRun]]) -> None:
         super().__init__()
         self._steps = begin(self._interruption)
-        self._lock = threading.Lock()  # held while the next event is waited for
+        self._lock = threading.Lock()  # held while waiting for the next event
 
     def __iter__(self) -> Iterator[AgentEvent]:
         return self
@@ -101,15 +99,13 @@ class ChatRun(_RunBase):
         self.close()
 
     def close(self) -> None:
-        """End the run.
+        """End the run: close the model's stream, and do not wait for results of tools.
 
-        The model's stream is closed, and the run does not wait for results of tools.
-
-        Another thread may do so: the one that reads then gets an `IncompleteStreamError`. A sync `approve` or handler that
-        is running is not stopped.
+        If another thread calls this, the thread that reads the run gets an `IncompleteStreamError`. A sync `approve` or handler
+        that is running is not stopped.
         """
         self._interruption.set()
-        if self._lock.acquire(blocking=False):  # else a thread reads, and ends the run itself
+        if self._lock.acquire(blocking=False):  # otherwise, a thread is reading, and ends the run itself
             try:
                 self._steps.close()
             finally:
@@ -117,10 +113,7 @@ class ChatRun(_RunBase):
 
 
 class AsyncChatRun(_RunBase):
-    """A run of the async client while it continues.
-
-    An async context manager and iterator of chunks and tool events.
-    """
+    """Async version of `ChatRun`: an async context manager and iterator."""
 
     def __init__(self, steps: AsyncGenerator[AgentEvent | Reply | PausedRun, None]) -> None:
         super().__init__()
@@ -140,15 +133,15 @@ class AsyncChatRun(_RunBase):
         return step
 
     async def _step(self) -> AgentEvent | Reply | PausedRun:
-        """Wait for the next step; another task that closes the run ends the wait, and not this task."""
-        import asyncio  # imported late: the sync client needs none of it
+        """Wait for the next step; if another task closes the run, the wait ends, not this task."""
+        import asyncio  # imported late: the sync client does not need it
 
         task = asyncio.current_task()
         self._interruption.watch(None if task is None else task.cancel)
         self._is_reading = True
         try:
             step = await anext(self._steps)
-            if self._interruption.is_set:  # the cancellation is still to come
+            if self._interruption.is_set:  # the cancellation is still pending
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             if not self._interruption.is_set or task is None or task.uncancel() > 0:
@@ -172,7 +165,7 @@ class AsyncChatRun(_RunBase):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Async version of `ChatRun.close`; another task may do so."""
+        """Async version of `ChatRun.close`; another task may call it."""
         self._interruption.set()
-        if not self._is_reading:  # else a task reads, and ends the run itself
+        if not self._is_reading:  # otherwise, a task is reading, and ends the run itself
             await self._steps.aclose()

@@ -1,6 +1,6 @@
 """Run an agent: perform the effects of its plan, blocking or awaited, and yield events.
 
-Leaving a run early closes the model's stream and cancels the tools that run.
+Leaving a run early closes the model's stream and cancels the running tools.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def run_agent(
     *,
     streamed: bool,
 ) -> Generator[AgentEvent, None, Reply | PendingRound]:
-    """Run an agent with blocking calls, and yield what happens in it; the reply is returned.
+    """Run an agent with blocking calls, yield its events, and return the reply.
 
-    An interruption from another thread ends the wait for the model, and the wait for tools, with an `IncompleteStreamError`.
+    An interruption from another thread ends the wait for the model or for tools with an `IncompleteStreamError`.
     """
     try:
         effect = next(plan)

@@ -1,8 +1,8 @@
 """Publish the events of a run on the client's bus.
 
-A run has a separate context (`contextvars`), a copy of the caller's. What a listener of `RunStarted` sets there, such as the
-current span of a tracer, applies to the run's requests and tools, in whatever threads and tasks they run, and never to the code
-that reads the run. `ToolStarted` is published in the context of the tool's handler.
+A run has a separate context (`contextvars`), a copy of the caller's. Values that a listener of `RunStarted` sets there, such as
+the current span of a tracer, apply to the run's requests and tools, in all their threads and tasks, but not to the code that
+reads the run. `ToolStarted` is published in the context of the tool's handler.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from lmdeck.events import AgentEvent, RunEnded, RunStarted, ToolStarted
 from lmdeck.messages import Reply
 
 T = TypeVar("T")
-Outcome: TypeAlias = Reply | PendingRound
+RunOutcome: TypeAlias = Reply | PendingRound
 _bus: ContextVar[EventBus | None] = ContextVar("lmdeck_run_bus", default=None)
 
 
 def publish_tool_start(event: ToolStarted) -> None:
-    """Publish the start of a tool; to be called in the context in which its handler runs."""
+    """Publish the start of a tool; call this in the context in which its handler runs."""
     bus = _bus.get()
     if bus is not None:
         bus.emit(event)
 
 
 def publish_events(
-    steps: Generator[AgentEvent, None, Outcome], bus: EventBus, model: str | None
-) -> Generator[AgentEvent, None, Outcome]:
+    steps: Generator[AgentEvent, None, RunOutcome], bus: EventBus, model: str | None
+) -> Generator[AgentEvent, None, RunOutcome]:
     """Run the steps in a separate context, and publish the events of the run as they happen."""
     run = _RunPublisher(bus, model)
     try:
@@ -40,7 +40,7 @@ def publish_events(
             run.publish(event)
             yield event
     except StopIteration as done:
-        outcome: Outcome = done.value
+        outcome: RunOutcome = done.value
         run.note(outcome)
         return outcome
     except Exception as error:
@@ -52,13 +52,13 @@ def publish_events(
 
 
 async def publish_events_async(
-    steps: AsyncGenerator[AgentEvent | Outcome, None], bus: EventBus, model: str | None
-) -> AsyncGenerator[AgentEvent | Outcome, None]:
+    steps: AsyncGenerator[AgentEvent | RunOutcome, None], bus: EventBus, model: str | None
+) -> AsyncGenerator[AgentEvent | RunOutcome, None]:
     """Async version of `publish_events`."""
     run = _RunPublisher(bus, model)
     try:
         while True:
-            step = await _Within(run.context, anext(steps))
+            step = await _InContext(run.context, anext(steps))
             if isinstance(step, Reply | PendingRound):
                 run.note(step)
             else:
@@ -70,12 +70,12 @@ async def publish_events_async(
         run.error = error
         raise
     finally:
-        await _Within(run.context, steps.aclose())
+        await _InContext(run.context, steps.aclose())
         run.end()
 
 
 class _RunPublisher:
-    """Publishes the events of one run in its context; `error` and `reply` are its outcome."""
+    """A publisher of the events of one run in its context; `error` and `reply` are its result."""
 
     def __init__(self, bus: EventBus, model: str | None) -> None:
         self.context: Context = copy_context()
@@ -86,12 +86,12 @@ class _RunPublisher:
         self.context.run(_bus.set, bus)
         self.context.run(bus.emit, RunStarted(model=model or ""))
 
-    def note(self, outcome: Outcome) -> None:
-        """Note how the run ended."""
+    def note(self, outcome: RunOutcome) -> None:
+        """Record the result of the run."""
         self.reply = outcome if isinstance(outcome, Reply) else outcome.reply
 
     def publish(self, event: AgentEvent) -> None:
-        """Publish an event, but for the start of a tool, which was published before its handler ran."""
+        """Publish an event, except the start of a tool, which was published before its handler ran."""
         if not isinstance(event, ToolStarted):
             self.context.run(self._bus.emit, event)
 
@@ -101,8 +101,8 @@ class _RunPublisher:
         self.context.run(self._bus.emit, RunEnded(reply=self.reply, error=self.error, seconds=seconds))
 
 
-class _Within:
-    """Awaits in a separate context, in the task that awaits it."""
+class _InContext:
+    """An awaitable that runs in a separate context, in the task that awaits it."""
 
     def __init__(self, context: Context, awaitable: Awaitable[T]) -> None:
         self._context = context

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lmdeck.cache import Cache
 
 PROBE_SECONDS = 2.0
-MOST_UNCOMPILABLE = 1000
+MAX_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 _log = logging.getLogger("lmdeck.http")
 
@@ -59,10 +59,9 @@ class Session:
     """The settings and handlers of one client.
 
     Generation requests go through `handler`, others through `unlimited`, probes through `once`. `prompt` is like `unlimited`,
-    but does not wait for a model that is being loaded: it is for health checks. `caller` identifies who waits in the queue: by
-    default the task, or the thread if there is no event loop.
-
-    The only state is what is known of models and tools, and the queue.
+    but does not wait for a model that is being loaded: it is for health checks. `caller` identifies the caller that waits in
+    the queue: by default the task, or the thread if there is no event loop. The only state is the knowledge about models and
+    tools, and the queue.
     """
 
     def __init__(
@@ -115,9 +114,9 @@ class Session:
             log_to_stderr()
 
     def for_settings(self, settings: Settings) -> Session:
-        """Return a session with other settings and the same handlers, headers, tools and cache.
+        """Return a session with other settings.
 
-        The event handlers are the same, too.
+        Handlers, headers, tools, cache and events are the same.
         """
         return Session(settings, self.clock, tools=self.tools, cache=self.cache, bus=self.bus, **self._made_with)
 
@@ -174,16 +173,16 @@ class Session:
         return stream.reader.value
 
     def _look_up_parallel(self) -> Plan[int | None]:
-        """Return how many requests the loaded model processes in parallel.
-        None if LM Studio does not report it.
-        """
+        """Return how many requests the loaded model processes in parallel; None if unknown."""
         models = yield from self._look_up_models()
         return _most_parallel(models or ()) or (NO_LIMIT if self._is_foreign else None)
 
     def _is_loaded(self, model: str) -> Plan[bool]:
         """Whether a model is loaded, or is not in the server's list, so that waiting is pointless."""
         is_loaded = False
-        learns_limit = self.semaphore.should_learn_limit()  # the same list has it: nobody else need look it up
+        learns_limit = (
+            self.semaphore.should_learn_limit()
+        )  # the same list has it, so no other request needs to look it up
         try:
             models = (yield from self._look_up_models()) or ()
             named = [each for each in models if model in (each.key, *(one.id for one in each.instances))]
@@ -196,9 +195,7 @@ class Session:
         return is_loaded
 
     def _look_up_variant(self, model: str) -> Plan[str]:
-        """Return the variant and quantization of a model, looked up once a minute.
-        `""` if it is not in the list.
-        """
+        """Return the variant and quantization of a model, looked up once a minute; `""` if unlisted."""
         if self.models.has_old_variants:
             self.models.expect_variants()
             yield from self._look_up_models()
@@ -216,14 +213,14 @@ class Session:
         except (EndpointNotFoundError, MalformedStreamError) as error:
             self._is_foreign = product_from_error(error.message) != LM_STUDIO and self.peer.product != LM_STUDIO
             return None
-        except LMStudioError:  # could be any server
+        except LMStudioError:  # it may be any server
             return None
         self.learn(models)
         return models
 
     @property
     def look_up_timeouts(self) -> Timeouts:
-        """The time limits of a small request, which needs no loaded model."""
+        """The time limits of a small request, for which no model must be loaded."""
         limits = self._timeouts
         return Timeouts(
             connect=limits.connect,
@@ -234,7 +231,7 @@ class Session:
 
     @property
     def probe_timeouts(self) -> Timeouts:
-        """The time limits of a request that may go unanswered."""
+        """The time limits of a request that may remain unanswered."""
         limits = self.look_up_timeouts
         return Timeouts(
             connect=min(limits.connect, PROBE_SECONDS),
@@ -255,7 +252,7 @@ class Session:
 
     def note_uncompilable(self, tools: Collection[bytes]) -> None:
         """Record tools that the server could not compile, so that they are simplified next time."""
-        if len(self.uncompilable) + len(tools) > MOST_UNCOMPILABLE:
+        if len(self.uncompilable) + len(tools) > MAX_UNCOMPILABLE:
             self.uncompilable.clear()
         self.uncompilable.update(tools)
 
@@ -285,7 +282,7 @@ class Session:
 def _opened_cache(cache: str | Cache | None) -> Cache | None:
     if not isinstance(cache, str):
         return cache
-    from lmdeck.cache import Cache  # imported late: most clients have none
+    from lmdeck.cache import Cache  # imported late: most clients have no cache
 
     return Cache.open(cache)
 
@@ -329,7 +326,7 @@ def _most_parallel(models: Iterable[ModelInfo]) -> int | None:
 
 def _task_or_thread() -> int:
     """Return the id of the running task, or of the thread if there is no event loop."""
-    asyncio = sys.modules.get("asyncio")  # a sync script need not import it
+    asyncio = sys.modules.get("asyncio")  # a sync script may not have imported it
     try:
         task = asyncio.current_task() if asyncio else None
     except RuntimeError:

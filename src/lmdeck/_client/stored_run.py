@@ -17,7 +17,7 @@ FORMAT = "lmdeck paused run 1"
 
 
 class StoredReply(Struct, kw_only=True, omit_defaults=True):
-    """The fields of a reply that a run needs to go on, and to report at its end."""
+    """The fields of a reply that a run needs to continue, and to report at its end."""
 
     content: str = ""
     reasoning: str = ""
@@ -105,15 +105,15 @@ class StoredRun(Struct, kw_only=True):
         )
 
     def to_json(self) -> str:
-        """Return it as text."""
+        """Return the run as JSON text."""
         return replace_lone_surrogates(msgspec.json.encode(self).decode())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read it from text.
+        """Read a run from JSON text.
 
         Raises:
-            ConfigurationError: The text is not a paused run, or that of another version.
+            ConfigurationError: The text is not a paused run, or is one of another version.
         """
         try:
             stored = msgspec.json.decode(text, type=cls)

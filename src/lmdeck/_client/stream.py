@@ -1,8 +1,8 @@
 """A chat's answer while it is being written: an iterator of chunks, then the reply.
 
 Leaving a stream early, by `break`, an exception, Ctrl-C or a cancelled task, closes the connection at once, and so ends the
-generation on the server. That holds without `with`, too: the iterator keeps only the `_StreamState` alive, never the stream, so
-nothing keeps the iterator of a loop that was left, and its end closes the connection.
+generation on the server. This also applies without `with`: the iterator refers only to the `_StreamState`, not to the stream,
+so the iterator of a loop that was left is freed, which closes the connection.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ class _StreamState(Generic[TransportT]):
         """Send the request on first use, and return the open response.
 
         Raises:
-            LMStudioError: Whatever kept the answer from beginning, or the stream is closed.
+            LMStudioError: The answer failed before its first chunk, or the stream is closed.
         """
         self.check_open()
         if self._begin is not None:
             self.response = yield from self._begin()
-            self._begin = None  # an open stream does not need what was asked
+            self._begin = None  # an open stream does not need the request
             self.check_open()  # another thread or task may have closed it meanwhile
         return cast("ResponseStream[ChatReader]", self.response)
 
     def check_open(self) -> None:
-        """Refuse to read on if the stream was closed.
+        """Check that the stream was not closed.
 
         Raises:
-            IncompleteStreamError: It was; `partial` is the reply so far.
+            IncompleteStreamError: It was closed; `partial` is the reply so far.
         """
         if self._is_closed:
             self.close()
@@ -69,7 +69,7 @@ class _StreamState(Generic[TransportT]):
         return partial or Reply()
 
     def close(self) -> None:
-        """Close the connection; what was read stays."""
+        """Close the connection; chunks that were read remain available."""
         self._is_closed = True
         if self.response is None:
             self.interruption.set()
@@ -89,7 +89,7 @@ class _StreamBase(Generic[TransportT]):
         """The whole reply, once the stream was read to its end.
 
         Raises:
-            IncompleteStreamError: It was not; `partial` is the reply so far.
+            IncompleteStreamError: The stream was not read to its end; `partial` is the reply so far.
         """
         if self._reply is None:
             response = self._state.response
@@ -104,7 +104,7 @@ class _StreamBase(Generic[TransportT]):
 
     @property
     def partial(self) -> Reply:
-        """The reply so far, whole calls only."""
+        """The reply so far, with complete calls only."""
         return self._state.partial() if self._reply is None else self._reply
 
 
@@ -145,7 +145,7 @@ class ChatStream(_StreamBase[Transport]):
         return self.reply
 
     def close(self) -> None:
-        """Stop: close the connection, so that the server stops generating."""
+        """Close the connection, so that the server stops generating."""
         self._state.close()
 
 
@@ -201,7 +201,7 @@ def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
                 yield from response.feed_failure(error)
             else:
                 chunks = response.feed(data)
-                del data  # while its chunks are read
+                del data  # free the bytes while the chunks are read
                 yield from chunks
         if response.is_live:
             live.drain()
@@ -211,9 +211,10 @@ def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
 
 async def _begin_async(state: _StreamState[AsyncTransport]) -> ResponseStream[ChatReader]:
     """Wait for the first chunk.
-    If another task or thread closes the stream, the wait ends, but the task is not cancelled.
+
+    If another task or thread closes the stream, the wait ends, but this task is not cancelled.
     """
-    import asyncio  # imported late: the sync client needs none of it
+    import asyncio  # imported late: the sync client does not need it
 
     loop, task, is_waiting = asyncio.get_running_loop(), asyncio.current_task(), True
 
@@ -247,7 +248,7 @@ async def _read_async(state: _StreamState[AsyncTransport]) -> AsyncIterator[Chun
                 chunks = response.feed_failure(error)
             else:
                 chunks = response.feed(data)
-                del data  # while its chunks are read
+                del data  # free the bytes while the chunks are read
             for chunk in chunks:
                 yield chunk
         if response.is_live:

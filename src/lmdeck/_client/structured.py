@@ -20,7 +20,7 @@ from lmdeck.tools.checker import Checker
 from lmdeck.tools.schema import schema_of, to_object
 
 T = TypeVar("T")
-SMALL = 4096
+SMALL_TEXT = 4096
 GROWTH = 1.1
 
 
@@ -58,7 +58,7 @@ class OutputType(Generic[T]):
         """Return the object in a reply, and the problems.
 
         Raises:
-            StructuredOutputError: Nothing in it fits; `raw` is the text, the message lists the errors.
+            StructuredOutputError: No JSON in it matches; `raw` is the text, the message lists the errors.
         """
         errors: list[str] = []
         for place, text in (("", reply.content), ("found in the reasoning", reply.reasoning)):
@@ -74,7 +74,7 @@ class OutputType(Generic[T]):
         if reply.finish_reason == "length":
             why += "; it was cut off by the token limit"
         raise StructuredOutputError(
-            f"The answer does not fit {self.name}: {why}.", raw=reply.content or reply.reasoning, partial=reply
+            f"The answer does not match {self.name}: {why}.", raw=reply.content or reply.reasoning, partial=reply
         )
 
     def partial(self, text: str) -> Any:
@@ -83,7 +83,7 @@ class OutputType(Generic[T]):
         return value.get("value", NOTHING) if self._wraps and isinstance(value, dict) else value
 
     def _convert(self, value: Any) -> tuple[T, list[Problem]]:
-        """Return the object for a JSON value, which may lack the requested wrapper."""
+        """Return the object for a JSON value, which may be without the requested wrapper."""
         problems: list[Problem] = []
         wrapped = value
         if self._wraps and not (isinstance(value, dict) and set(value) == {"value"}):
@@ -100,7 +100,10 @@ def _lines(error: ValueError) -> list[str]:
 
 
 class OutputRequest(msgspec.Struct, frozen=True):
-    """Effect: request an answer, with or without the schema, after one that did not fit."""
+    """Effect: request an answer, with or without the schema.
+
+    It may be a further one, after an answer that did not match.
+    """
 
     instruction: str = ""
     uses_schema: bool = True
@@ -135,7 +138,7 @@ def plan_attempts(
 class _PartialReader(Generic[T]):
     """A reader of the text so far.
 
-    It reads after every chunk up to `SMALL` characters, then each time the text has grown by a tenth.
+    It reads after every chunk up to `SMALL_TEXT` characters, then whenever the text has grown by a tenth.
     """
 
     def __init__(self, output_type: OutputType[T]) -> None:
@@ -152,7 +155,7 @@ class _PartialReader(Generic[T]):
         if self._size < self._next:
             return NOTHING
         self._parts = ["".join(self._parts)]
-        self._next = 0.0 if self._size < SMALL else self._size * GROWTH
+        self._next = 0.0 if self._size < SMALL_TEXT else self._size * GROWTH
         value = self._output_type.partial(self._parts[0])
         if value is NOTHING or value == self._last:
             return NOTHING

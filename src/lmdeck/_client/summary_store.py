@@ -1,4 +1,4 @@
-"""The summaries that a client has made of the beginnings of its chats."""
+"""The summaries of the oldest exchanges of a client's chats."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from lmdeck.messages import Message
 
-MOST_SUMMARIES = 64
+MAX_SUMMARIES = 64
 
 
 class Summaries:
-    """The summaries that a client has made, by the messages that they stand for."""
+    """The summaries of a client, by the messages that they replace."""
 
     def __init__(self) -> None:
         self._texts: OrderedDict[int, str] = OrderedDict()
@@ -21,9 +21,9 @@ class Summaries:
         return self._texts.get(_mark(exchanges))
 
     def add(self, exchanges: Sequence[Sequence[Message]], text: str) -> None:
-        """Remember a summary."""
+        """Store a summary."""
         self._texts[_mark(exchanges)] = text
-        if len(self._texts) > MOST_SUMMARIES:
+        if len(self._texts) > MAX_SUMMARIES:
             self._texts.popitem(last=False)
 
 

@@ -1,7 +1,7 @@
 """The calls of one round, run concurrently: in threads (sync) or in tasks (async).
 
-They answer in their order. Leaving a run early cancels what runs; a thread cannot be stopped from outside, so a sync handler
-that is left alone runs to its end, unheard.
+The results have the order of the calls. Leaving a run early cancels running calls; a thread cannot be stopped from outside, so
+a sync handler runs to its end, and its result is ignored.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import asyncio
 
 _CLOSED = object()
-"""What a closing of the run puts among the results."""
-Happened: TypeAlias = ToolResult | ToolServerLost | BaseException
-Done: TypeAlias = SimpleQueue[tuple[int, ToolResult | ToolServerLost | object]]
+"""The item in the queue that ends the wait when the run is closed."""
+CallOutcome: TypeAlias = ToolResult | ToolServerLost | BaseException
+ResultQueue: TypeAlias = SimpleQueue[tuple[int, ToolResult | ToolServerLost | object]]
 
 
 def run_in_threads(
@@ -41,30 +41,33 @@ def run_in_threads(
     limits: AgentLimits,
     interruption: Interruption,
 ) -> Generator[AgentEvent, None, list[ToolResult]]:
-    """Run a round's calls in threads.
-    Yield an event as each ends, and return the results in order.
+    """Run a round's calls in threads; return the results in order.
+
+    An event is yielded when a call starts and when it ends.
 
     Raises:
         IncompleteStreamError: The run was closed by another thread.
     """
     results: dict[int, ToolResult] = {}
     ends: dict[int, float | None] = {}
-    done: Done = SimpleQueue()
-    interruption.watch(lambda: done.put((-1, _CLOSED)))
+    results_queue: ResultQueue = SimpleQueue()
+    interruption.watch(lambda: results_queue.put((-1, _CLOSED)))
     for at, item in enumerate(ready):
         limit = _limit(item, limits)
         ends[at] = None if limit is None else time.monotonic() + limit
         context = copy_context()
-        context.run(report_to, partial(_put, done, at))
+        context.run(report_to, partial(_put, results_queue, at))
         started = ToolStarted(call=item.call, round=number)
         context.run(publish_tool_start, started)
         name = f"lmdeck-tool-{item.call.name}"
-        threading.Thread(target=context.run, args=(_work, at, item, limit, done), daemon=True, name=name).start()
+        threading.Thread(
+            target=context.run, args=(_work, at, item, limit, results_queue), daemon=True, name=name
+        ).start()
         yield started
     while ends:
         nearest = min((end for end in ends.values() if end is not None), default=None)
         try:
-            at, result = done.get(timeout=None if nearest is None else max(0.0, nearest - time.monotonic()))
+            at, result = results_queue.get(timeout=None if nearest is None else max(0.0, nearest - time.monotonic()))
         except Empty:
             at = next(at for at, end in ends.items() if end == nearest)
             result = timed_out(ready[at], _limit(ready[at], limits) or 0.0)
@@ -72,7 +75,7 @@ def run_in_threads(
             yield result
         elif not isinstance(result, ToolResult):
             raise run_closed()
-        elif ends.pop(at, _MISSING) is not _MISSING:  # else it came too late: the model got the timeout
+        elif ends.pop(at, _MISSING) is not _MISSING:  # otherwise it is too late: the result is a timeout
             results[at] = result
             yield _event(result, number)
     return [results[at] for at in range(len(ready))]
@@ -81,25 +84,25 @@ def run_in_threads(
 _MISSING = object()
 
 
-def _put(done: Done, at: int, event: ToolServerLost) -> None:
-    done.put((at, event))
+def _put(results: ResultQueue, at: int, event: ToolServerLost) -> None:
+    results.put((at, event))
 
 
-def _work(at: int, item: PreparedCall, limit: float | None, done: Done) -> None:
+def _work(at: int, item: PreparedCall, limit: float | None, results: ResultQueue) -> None:
     begin = time.monotonic()
     try:
         value = item.tool.handler(**item.arguments)
         if isawaitable(value):
             value = awaited(value, limit)
     except Exception as error:
-        done.put((at, _failed(item, error, limit, time.monotonic() - begin)))
+        results.put((at, _failed(item, error, limit, time.monotonic() - begin)))
     else:
-        done.put((at, finished(item, value, time.monotonic() - begin)))
+        results.put((at, finished(item, value, time.monotonic() - begin)))
 
 
 def awaited(value: Awaitable[object], limit: float | None) -> object:
     """Run an async handler in this thread, which has no event loop."""
-    import asyncio  # imported late: it costs more than all of lmdeck
+    import asyncio  # imported late: importing it takes longer than lmdeck
 
     async def waiting() -> object:
         return await asyncio.wait_for(value, limit)
@@ -113,28 +116,26 @@ async def run_in_tasks(
     limits: AgentLimits,
     results: dict[int, ToolResult],
 ) -> AsyncGenerator[AgentEvent, None]:
-    """Run a round's calls in tasks.
-    Yield an event as each ends, and store its result in `results`.
-    """
+    """Run a round's calls in tasks, yield an event when each ends, and store the results."""
     import asyncio
 
-    happened: asyncio.Queue[tuple[int, Happened]] = asyncio.Queue()
+    outcomes: asyncio.Queue[tuple[int, CallOutcome]] = asyncio.Queue()
     tasks: dict[int, asyncio.Task[None]] = {}
     try:
         for at, item in enumerate(ready):
             context = copy_context()
-            context.run(report_to, _publisher(happened, at))
+            context.run(report_to, _publisher(outcomes, at))
             started = ToolStarted(call=item.call, round=number)
             context.run(publish_tool_start, started)
-            work = _work_in_task(at, item, _limit(item, limits), happened)
+            work = _work_in_task(at, item, _limit(item, limits), outcomes)
             tasks[at] = asyncio.create_task(work, context=context)
             yield started
         while tasks:
-            at, result = await happened.get()
+            at, result = await outcomes.get()
             if isinstance(result, ToolServerLost):
                 yield result
                 continue
-            await tasks.pop(at)  # raises what is not a handler's own failure
+            await tasks.pop(at)  # raises an error that is not the handler's, such as a cancellation
             results[at] = cast("ToolResult", result)
             yield _event(results[at], number)
     finally:
@@ -142,28 +143,28 @@ async def run_in_tasks(
             task.cancel()
 
 
-def _publisher(happened: asyncio.Queue[tuple[int, Happened]], at: int) -> Report:
-    """Return a callback that puts a handler's events among the results, from any thread."""
+def _publisher(outcomes: asyncio.Queue[tuple[int, CallOutcome]], at: int) -> Report:
+    """Return a callback, for any thread, that puts a handler's events into the queue."""
     import asyncio
 
     loop = asyncio.get_running_loop()
 
     def publish(event: ToolServerLost) -> None:
         if _running_loop() is loop:
-            happened.put_nowait((at, event))
+            outcomes.put_nowait((at, event))
         else:
-            loop.call_soon_threadsafe(happened.put_nowait, (at, event))
+            loop.call_soon_threadsafe(outcomes.put_nowait, (at, event))
 
     return publish
 
 
 async def _work_in_task(
-    at: int, item: PreparedCall, limit: float | None, happened: asyncio.Queue[tuple[int, Happened]]
+    at: int, item: PreparedCall, limit: float | None, outcomes: asyncio.Queue[tuple[int, CallOutcome]]
 ) -> None:
     try:
-        happened.put_nowait((at, await _work_async(item, limit)))
+        outcomes.put_nowait((at, await _work_async(item, limit)))
     except BaseException as error:
-        happened.put_nowait((at, error))
+        outcomes.put_nowait((at, error))
         raise
 
 
@@ -193,9 +194,7 @@ async def _work_async(item: PreparedCall, limit: float | None) -> ToolResult:
 
 
 def _failed(item: PreparedCall, error: Exception, limit: float | None, seconds: float) -> ToolResult:
-    """Return the result of a handler that raised.
-    Our timeout is distinguished from its own `TimeoutError`.
-    """
+    """Return the result of a handler that raised, or that exceeded the time limit."""
     if isinstance(error, TimeoutError) and limit is not None and seconds >= limit:
         return timed_out(item, limit)
     return failed(item, error, seconds)
@@ -204,14 +203,14 @@ def _failed(item: PreparedCall, error: Exception, limit: float | None, seconds: 
 def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
     """Run a sync handler in a daemon thread.
 
-    The program would wait at its end for the threads of a pool.
+    The program would wait at exit for the threads of a pool.
     """
     import asyncio
 
     loop = asyncio.get_running_loop()
     future: asyncio.Future[object] = loop.create_future()
 
-    def settle(value: object, error: Exception | None) -> None:
+    def resolve(value: object, error: Exception | None) -> None:
         if future.done():
             return
         if error is None:
@@ -225,8 +224,8 @@ def _in_thread(item: PreparedCall) -> asyncio.Future[object]:
             value = item.tool.handler(**item.arguments)
         except Exception as error:
             raised = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, value, raised)
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits for the result
+            loop.call_soon_threadsafe(resolve, value, raised)
 
     name = f"lmdeck-tool-{item.call.name}"
     start_native_thread(partial(copy_context().run, work), name)

@@ -29,8 +29,9 @@ from lmdeck.errors import (
 
 
 class AnyPattern:
-    """Expressions of which one must occur.
-    The first search compiles them, since most programs see no error.
+    """Regular expressions of which one must occur.
+
+    The first search compiles them, because most programs never receive an error.
     """
 
     def __init__(self, *patterns: str, flags: int = re.IGNORECASE) -> None:
@@ -45,7 +46,8 @@ class AnyPattern:
 
 def in_order(*words: str, within: int = 40) -> str:
     """Return an expression for words in this order in one sentence.
-    At most `within` characters are between two of them.
+
+    There are at most `within` characters between two of them.
     """
     gap = rf"(?:[^.:;\n]|[.:](?=\S)){{0,{within}}}?"
     return gap.join(rf"\b(?:{word})" for word in words)

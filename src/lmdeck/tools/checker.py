@@ -1,8 +1,8 @@
 """JSON Schema validation, and lossless coercion of values.
 
 jsonschema-rs validates; it is compiled, complete, and imported with the first check. A value of another type is coerced only
-if nothing is lost, each time with a `Problem`: `"5"` for an integer, `"true"` for a boolean, JSON text for an object. Every
-other mismatch is an error of one line that a model can act on.
+if nothing is lost, each time with a `Problem`: `"5"` to an integer, `"true"` to a boolean, JSON text to an object. Every other
+mismatch is an error of one line, on which a model can act.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
 
 MAX_ERRORS = 20
-SHOWN = 200
+MAX_SHOWN = 200
 
 
 class Checker:
-    """A schema that is compiled on first use; `what` names its owner in error messages."""
+    """A validator of a schema, compiled on first use; `what` names its owner in error messages."""
 
     def __init__(self, schema: Mapping[str, Any], what: str) -> None:
         self.schema = schema
@@ -44,7 +44,7 @@ class Checker:
         return [_line(error) for error in islice(validator.iter_errors(value), MAX_ERRORS)]
 
     def coerce(self, value: object, name: str, problems: list[Problem]) -> object:
-        """Return a value, losslessly coerced to the schema where needed; add changes to `problems`."""
+        """Return a value, losslessly coerced to the schema if necessary; add changes to `problems`."""
         return _coerce(value, self.schema, self.schema, "", name, problems)
 
     def _compiled(self) -> Validator:
@@ -61,14 +61,14 @@ class Checker:
 
 
 def _line(error: ValidationError) -> str:
-    place = ".".join(map(str, error.instance_path)) or "the whole"
-    return f"{place}: {error.message[:SHOWN]}"
+    path = ".".join(map(str, error.instance_path)) or "the whole value"
+    return f"{path}: {error.message[:MAX_SHOWN]}"
 
 
 def _coerce(
     value: object, schema: object, root: Mapping[str, Any], place: str, name: str, problems: list[Problem]
 ) -> object:
-    """Return a value coerced to the schema where that is lossless, else the value itself."""
+    """Return a value coerced to the schema if that is lossless, else the value itself."""
     if not isinstance(schema, Mapping):
         return value
     types = types_of(schema, root)
@@ -103,7 +103,7 @@ def _branch(schema: Mapping[str, Any], value: object, root: Mapping[str, Any]) -
 
 
 def _coerce_scalar(value: object, schema: Mapping[str, Any], types: frozenset[str], root: Mapping[str, Any]) -> object:
-    """Return a value as one of the types; unchanged if it needs or allows no change."""
+    """Return a value as one of the types; unchanged if it already is one, or cannot become one."""
     if isinstance(value, str) and types and "string" not in types:
         read = _read(value, types)
         if read is not value:
@@ -148,4 +148,4 @@ def _is_item(value: object, schema: Mapping[str, Any], root: Mapping[str, Any]) 
 
 
 def _shown(value: object) -> str:
-    return msgspec.json.encode(value).decode()[:SHOWN]
+    return msgspec.json.encode(value).decode()[:MAX_SHOWN]

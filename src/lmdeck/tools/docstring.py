@@ -1,7 +1,6 @@
 """Descriptions of a function and its parameters from a docstring.
-The styles are those of Google, NumPy and Sphinx.
 
-docstring-parser reads all three styles; it is imported only for a function with a docstring.
+docstring-parser reads the styles of Google, NumPy and Sphinx; it is imported only for a function with a docstring.
 """
 
 from __future__ import annotations

@@ -12,10 +12,7 @@ Offer = Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str
 
 
 class ToolRegistry:
-    """A registry of tools with unique names.
-
-    The same function may be defined again, as in a notebook.
-    """
+    """A registry of tools with unique names; a function may be redefined, as in a notebook."""
 
     def __init__(self, tools: Iterable[Tool[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool[..., Any]] = {}
@@ -26,7 +23,7 @@ class ToolRegistry:
         """Add a tool.
 
         Raises:
-            ConfigurationError: Another tool has its name.
+            ConfigurationError: Another tool has this name.
         """
         known = self._tools.get(new.name)
         if known is not None and _origin(known) != _origin(new):
@@ -40,11 +37,12 @@ class ToolRegistry:
         """Return a tool by name.
 
         Raises:
-            UnknownToolError: No tool has that name.
+            UnknownToolError: There is no tool of that name.
         """
         if name not in self._tools:
             raise UnknownToolError(
-                f"No tool named {name!r} is registered.", hint=f"Registered are: {', '.join(self._tools) or 'none'}."
+                f"No tool named {name!r} is registered.",
+                hint=f"The registered tools are: {', '.join(self._tools) or 'none'}.",
             )
         return self._tools[name]
 
@@ -60,7 +58,8 @@ class ToolRegistry:
 
 def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mapping[str, Any]:
     """Return the tool for a `Tool`, a function or a registered name.
-    An OpenAI-style dict is unchanged.
+
+    An OpenAI-style dict is returned unchanged.
 
     Raises:
         ConfigurationError: The signature of a function cannot be described.
@@ -77,6 +76,9 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
 
 
 def _origin(item: Tool[..., Any]) -> tuple[str, str]:
-    """Return the module and qualified name of a tool's function; redefining it keeps them."""
+    """Return the module and qualified name of a tool's function.
+
+    They identify a function that was defined again.
+    """
     handler = item.handler
     return getattr(handler, "__module__", ""), getattr(handler, "__qualname__", repr(handler))

@@ -21,6 +21,7 @@ _report: ContextVar[Report] = ContextVar("lmdeck_report", default=_ignore)
 
 def current_report() -> Report:
     """Return the function that publishes events of the current call.
+
     Outside a run, it ignores them.
     """
     return _report.get()

@@ -12,24 +12,24 @@ import msgspec
 from lmdeck._text import replace_lone_surrogates
 from lmdeck.images import Image, image_kind
 
-LIMIT = 1 << 20
+MAX_TEXT = 1 << 20
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]+", re.IGNORECASE)
 
 
 def read_result(result: object) -> tuple[str, list[Image]]:
     """Return a handler's result as text for the model, and the images in it.
 
-    Text is unchanged but for lone surrogates (U+FFFD), bytes become text or base64, everything else JSON. An image is an
+    Text is unchanged except for lone surrogates (U+FFFD); bytes become text or base64, everything else JSON. An image is an
     `Image`, its bytes or data URI, an image part of MCP, OpenAI or Anthropic, or an object that Jupyter displays as PNG,
-    such as Pillow's. It may be the whole result or occur anywhere in it, where it is replaced by `[image 1]` and so on.
+    such as Pillow's. It may be the whole result or occur anywhere in it, where it is replaced with `[image 1]` and so on.
 
     Raises:
         TypeError: JSON cannot represent the result.
     """
     images: list[Image] = []
     text = _text(result, images)
-    if len(text) > LIMIT:
-        text = f"{text[:LIMIT]}\n[cut: the result has {len(text)} characters, of which {LIMIT} are shown]"
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}\n[truncated: the result has {len(text)} characters, of which {MAX_TEXT} are shown]"
     return text, images
 
 
@@ -109,7 +109,7 @@ def _as_image(value: object) -> Image | None:
         kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None)
         return _image_of_resource(getattr(resource, "blob", None), kind)
     if getattr(value, "type", None) == "image" and isinstance(getattr(value, "data", None), str):  # MCP's
-        return _from_base64(value.data, getattr(value, "mime_type", None) or getattr(value, "mimeType", None))  # type: ignore[attr-defined]  # just seen
+        return _from_base64(value.data, getattr(value, "mime_type", None) or getattr(value, "mimeType", None))  # type: ignore[attr-defined]  # checked above
     draw = getattr(value, "_repr_png_", None)
     drawn = draw() if callable(draw) and not isinstance(value, type) else None
     return Image(drawn) if isinstance(drawn, bytes) else None
@@ -142,7 +142,7 @@ def _from_base64(data: str, mime_type: object) -> Image:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether bytes that start like an image are text, such as “BMW” or “GIF89a is a format”."""
+    """Whether bytes that begin like an image are text, such as “BMW” or “GIF89a is a format”."""
     try:
         return "\0" not in data.decode()
     except UnicodeDecodeError:

@@ -26,21 +26,23 @@ def schema_of(kind: object, what: str) -> dict[str, Any]:
         ConfigurationError: JSON cannot represent the type.
     """
     try:
-        given = msgspec.json.schema(kind, schema_hook=_extra_schema)
+        schema = msgspec.json.schema(kind, schema_hook=_extra_schema)
     except (TypeError, NotImplementedError) as error:
         raise ConfigurationError(
             f"{what} cannot be described as JSON Schema: {str(error).splitlines()[0]}",
-            hint="Use types that JSON can hold: text, numbers, lists, dicts, Literal, enums, dataclasses, pydantic models.",
+            hint="Use types that JSON can represent: text, numbers, lists, dicts, Literal, enums, dataclasses, "
+            "pydantic models.",
         ) from error
-    return inlined(given)
+    return inlined(schema)
 
 
 def to_object(value: object, kind: type[T]) -> T:
     """Return an object of a type from decoded JSON.
+
     Dates, enums and similar types are parsed from text.
 
     Raises:
-        msgspec.ValidationError: The value does not fit.
+        msgspec.ValidationError: The value does not match the type.
     """
     return msgspec.convert(value, kind, strict=False, dec_hook=_extra_object)
 
@@ -70,7 +72,7 @@ def _written(schema: Any, definitions: Mapping[str, Any], recursive: set[str]) -
 
 
 def _is_noise(key: str, value: object) -> bool:
-    """Whether an entry only costs tokens: inlined definitions, and titles that repeat names."""
+    """Whether an entry is a waste of tokens: inlined definitions, and titles that repeat names."""
     return key == "$defs" or (key == "title" and isinstance(value, str))
 
 

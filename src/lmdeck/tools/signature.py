@@ -78,13 +78,13 @@ def _default(value: object) -> dict[str, Any]:
 def _meaning(hint: Any) -> tuple[Any, str]:
     """Return the type and the description of an annotation.
 
-    It is `Annotated[T, "description"]` or pydantic's `Field(description=…)`.
+    The description is in `Annotated[T, "description"]` or pydantic's `Field(description=…)`.
     """
     if get_origin(hint) is not Annotated:
         return hint, ""
     kind, *extras = get_args(hint)
-    words = [extra if isinstance(extra, str) else getattr(extra, "description", None) for extra in extras]
+    texts = [extra if isinstance(extra, str) else getattr(extra, "description", None) for extra in extras]
     limits = [extra for extra in extras if isinstance(extra, Meta)]
     for limit in limits:
         kind = Annotated[kind, limit]
-    return kind, next((word for word in words if word), "")
+    return kind, next((text for text in texts if text), "")

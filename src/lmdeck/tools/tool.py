@@ -18,7 +18,7 @@ from lmdeck.tools.signature import read_signature
 P = ParamSpec("P")
 R = TypeVar("R")
 NAME = late_pattern(r"[a-z_][a-z0-9_]{0,63}")
-SCHEMA_WORDS = frozenset(
+SCHEMA_KEYWORDS = frozenset(
     {"type", "properties", "required", "$schema", "anyOf", "oneOf", "allOf", "additionalProperties"}
 )
 
@@ -28,13 +28,11 @@ class ToolFailed(Exception):
 
 
 class Tool(Generic[P, R]):
-    """A tool that a model may call.
+    """A tool that a model may call, with its `parameters` as JSON Schema.
 
-    It has `name`, `description`, `parameters` (JSON Schema) and `handler`.
-
-    It stays callable as the function that it was created from. `timeout` is the maximum run time in seconds; None means the
-    limit of the loop. With `repeatable`, equal calls are each run. `arguments` is the Struct that arguments are converted to;
-    None passes them as plain data.
+    It can be called like the function from which it was created. `timeout` is the maximum run time in seconds; None means the
+    limit of the loop. With `repeatable`, each of several equal calls is run. `arguments` is the Struct to which arguments are
+    converted; with None, they are passed as plain data.
     """
 
     def __init__(
@@ -111,10 +109,9 @@ def tool(
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:  # fmt: skip
     """Create a tool from a function.
 
-    The schema comes from its signature, the descriptions from its docstring.
-
-    Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str, "description"]`. Equal calls in one
-    answer are run once and share the result, unless the tool is `repeatable`, as for rolling a die.
+    The schema comes from its signature. Descriptions are read from Google, NumPy and reST docstrings, and from `Annotated[str,
+    "description"]`. Equal calls in one answer are run once and share the result, unless the tool is `repeatable`, for example
+    one that rolls a die.
 
     Raises:
         ConfigurationError: A parameter cannot be described, or LM Studio would rewrite the name.
@@ -138,10 +135,9 @@ def make_tool(
     required: Sequence[str] | None = None, timeout: float | None = None, repeatable: bool = False,
 ) -> Tool[..., Any]:  # fmt: skip
     """Create a tool from a handler and parameters.
-    They are JSON Schema, or the short form `{"city": {"type": "string"}}`.
 
-    Without `parameters`, the schema comes from the handler's signature. In the short form all parameters are required, unless
-    `required` names those that are.
+    `parameters` is a JSON Schema, or its short form `{"city": {"type": "string"}}`, in which all parameters are required unless
+    `required` lists the required ones. Without `parameters`, the schema comes from the handler's signature.
 
     Raises:
         ConfigurationError: The parameters are not a schema, `required` names an unknown parameter, or the name is refused.
@@ -173,7 +169,7 @@ def checked_name(name: str) -> str:
         return name
     raise ConfigurationError(
         f"LM Studio would rewrite the tool's name {name!r}: it allows only lower-case letters, digits and underscores.",
-        hint=f"Name it {snake_case(name)!r}.",
+        hint=f"Use the name {snake_case(name)!r}.",
     )
 
 
@@ -185,14 +181,14 @@ def snake_case(name: str) -> str:
 
 
 def _is_schema(parameters: Mapping[str, Any]) -> bool:
-    """Whether parameters are JSON Schema, not the short form.
+    """Whether parameters are JSON Schema.
 
-    In the short form, every value describes a parameter.
+    In the short form, each key is a parameter.
     """
     if parameters.get("type") == "object" or isinstance(parameters.get("$schema"), str):
         return True
-    is_made_of_words = set(parameters) <= SCHEMA_WORDS and not isinstance(parameters.get("type"), Mapping)
-    return is_made_of_words and isinstance(parameters.get("properties"), Mapping)
+    has_only_keywords = set(parameters) <= SCHEMA_KEYWORDS and not isinstance(parameters.get("type"), Mapping)
+    return has_only_keywords and isinstance(parameters.get("properties"), Mapping)
 
 
 def _checked(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from lmdeck.messages import Problem, ToolCall
 from lmdeck.tools.schema import to_object
 from lmdeck.tools.tool import Tool
 
-SHOWN = 200
+MAX_SHOWN = 200
 
 
 def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the keyword arguments for the handler, typed by its signature.
-    The problems of their coercion are returned, too.
+    """Return the keyword arguments for the handler, and the problems of coercion.
+
+    The arguments have the types of its signature.
 
     Raises:
         ToolArgumentsError: They do not match the schema; `errors` has one line for each mismatch.
@@ -39,7 +40,7 @@ def coerced_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, A
         arguments = coerced if isinstance(coerced, dict) else arguments
         errors = tool.checker.errors(arguments)
     if errors:
-        raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {errors[0]}", errors=errors)
+        raise ToolArgumentsError(f"The arguments of {call.name!r} do not match: {errors[0]}", errors=errors)
     return dict(arguments), problems
 
 
@@ -54,6 +55,6 @@ def typed_arguments(tool: Tool[..., Any], call: ToolCall, arguments: dict[str, A
     try:
         made = to_object(arguments, tool.arguments)
     except ValueError as error:  # msgspec's and pydantic's
-        line = " ".join(str(error).split())[:SHOWN]
-        raise ToolArgumentsError(f"The arguments of {call.name!r} do not fit: {line}", errors=[line]) from error
+        line = " ".join(str(error).split())[:MAX_SHOWN]
+        raise ToolArgumentsError(f"The arguments of {call.name!r} do not match: {line}", errors=[line]) from error
     return {name: getattr(made, name) for name in tool.arguments.__struct_fields__}

@@ -154,7 +154,7 @@ def test_an_invalid_call_is_reported_and_stored() -> None:
         told = pieces_of(stream_response(chat, on_end=ends.append))
     (result,) = [one for one in told if one["type"] == "result"]
     assert result["failed"]
-    assert "do not fit" in result["content"]
+    assert "do not match" in result["content"]
     assert [message.role for message in ends[0].messages] == ["assistant", "tool", "assistant"]
 
 

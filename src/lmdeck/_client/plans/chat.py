@@ -23,11 +23,11 @@ from lmdeck.messages import CacheResult, Problem, Reply
 from lmdeck.stats import Measured, Stats
 
 CACHE_RESULTS = get_args(CacheResult)
-SHORTEST_GENERATION = 0.02  # seconds; an answer that arrives at once has no meaningful speed
+MIN_GENERATION = 0.02  # seconds; an answer that arrives at once has no meaningful speed
 
 
 def send_chat(session: Session, spec: ChatSpec) -> Plan[Reply]:
-    """Return the reply of a chat, for a plan that asks for more than this."""
+    """Send a chat and return its reply, as a part of another plan."""
     return final_reply((yield from read_whole(begin_chat(session, spec, stream=False))))
 
 
@@ -39,15 +39,15 @@ def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Respon
 
 
 def _begin_guarded(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
-    from lmdeck._client.plans.token_counts import guarded
+    from lmdeck._client.plans.token_counts import fit_context
 
-    fitting, problems = yield from guarded(session, spec, partial(_ask, session))
+    fitting, problems = yield from fit_context(session, spec, partial(_ask, session))
     build = partial(_build, session, fitting, problems, stream)
     return (yield from generate(session, fitting.model, build, fitting.reasoning))
 
 
 def _ask(session: Session, spec: ChatSpec) -> Plan[str]:
-    """Return the content of an answer."""
+    """Send a chat and return the content of the reply."""
     return (yield from send_chat(session, spec)).content
 
 
@@ -65,7 +65,7 @@ def _build(
     session: Session,
     spec: ChatSpec,
     problems: Sequence[Problem],
-    stream: bool,  # bound by position, as the model comes last
+    stream: bool,  # bound by position: the model is the last argument
     model: str | None,
 ) -> GenerationRequest[ChatReader]:
     fixes = CompatibilityFixes((*session.settings.without_rules, *spec.without_rules), list(problems))
@@ -102,18 +102,18 @@ def _build(
 
 
 def _complete_stats(reply: Reply, stream: ResponseStream[ChatReader]) -> Stats:
-    """Return the statistics with missing values measured.
+    """Return the statistics with measured values in place of missing ones.
 
     Without a token count, each chunk counts as one token.
     """
     sent, measured = reply.stats, stream.measured()
     if not stream.reader.is_streamed:
-        # The first token came with the last, so only the total time is known.
+        # The first token arrived with the last one, so only the total time is known.
         whole = measured.total_time
         measured = Measured(time_to_first_token=whole, generation_time=whole, total_time=whole)
     first, seconds, speed = sent.time_to_first_token, sent.generation_time, sent.tokens_per_second
     tokens = reply.usage.completion_tokens if reply.usage else stream.chunk_count
-    if speed is None and tokens and (took := measured.generation_time or 0.0) >= SHORTEST_GENERATION:
+    if speed is None and tokens and (took := measured.generation_time or 0.0) >= MIN_GENERATION:
         speed = tokens / took
     return Stats(
         time_to_first_token=measured.time_to_first_token if first is None else first,

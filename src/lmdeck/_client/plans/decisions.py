@@ -1,7 +1,4 @@
-"""The plan of decisions, over the decision endpoints or emulated by a chat model.
-
-They are emulated only on request.
-"""
+"""The plan of decisions: an endpoint or, on request, a chat model answers."""
 
 from __future__ import annotations
 
@@ -32,12 +29,12 @@ from lmdeck.errors import EndpointNotFoundError, InvalidRequestError, LMStudioEr
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Problem, Reply
 
-HINT = "Load a decision model and name it: `lm.decide(…, model=…)`; or let a chat model answer: `emulate=True`."
+HINT = "Load a decision model and name it, `lm.decide(…, model=…)`, or let a chat model answer: `emulate=True`."
 EMULATED = "A chat model answered in place of a decision model: there are no probabilities."
 
 
 class _DecisionRequest(Struct, frozen=True, kw_only=True):
-    """A decision request: the subject, the questions, and the problems."""
+    """A decision request: the input, the questions, and the compatibility fixes."""
 
     text: str
     images: list[str]
@@ -47,7 +44,7 @@ class _DecisionRequest(Struct, frozen=True, kw_only=True):
 
 def decide(
     session: Session,
-    given: object,
+    input_: object,
     questions: Mapping[str, QuestionLike],
     model: str | None,
     images: Sequence[ImageSource],
@@ -57,7 +54,7 @@ def decide(
     """Ask a decision model; with `emulate`, ask a chat model if there is none."""
     fixes = CompatibilityFixes(session.settings.without_rules)
     request = _DecisionRequest(
-        text=state_text(given),
+        text=state_text(input_),
         images=image_urls(images, fixes),
         asked=checked_questions(questions),
         fixes=fixes,
@@ -94,7 +91,7 @@ def _choose_decider(session: Session) -> Plan[str]:
         models = []
     deciders = sorted((model for model in models if model.decides), key=lambda model: not model.loaded)
     if not deciders:
-        raise NoModelLoadedError("The server lists no decision model.", hint=HINT)
+        raise NoModelLoadedError("The server does not list a decision model.", hint=HINT)
     first = deciders[0]
     return first.instances[0].id or first.key if first.instances else first.key
 

@@ -36,7 +36,7 @@ LOGPROBS = "message.output_text.logprobs"  # the value in `include` of `/v1/resp
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """A chat endpoint: its path, the changes to its body, the translator of its response."""
+    """A chat endpoint: its path, body adjustments, translator, token limit and reasoning field."""
 
     path: str
     adjust: Callable[[Mapping[str, Any], CompatibilityFixes], dict[str, Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeAlias
 
@@ -53,9 +54,7 @@ Build: TypeAlias = Callable[[str | None], GenerationRequest[R]]
 def generate(
     session: Session, named: str | None, build: Build[R], reasoning: str | None = None
 ) -> Plan[ResponseStream[R]]:
-    """Return the plan of a request to the named model or the client's default.
-
-    Without either, a model is chosen.
+    """Return the plan of a request to the named model, the client's default, or a chosen one.
 
     With `reasoning`, the reasoning settings of the model are looked up first, unless they are known.
     """
@@ -68,7 +67,7 @@ def generate(
 
 
 def _generate_with_any(session: Session, build: Build[R], reasoning: str | None) -> Plan[ResponseStream[R]]:
-    """Send a request to the model that was chosen a short time ago, or to a new one."""
+    """Send a request to the model that was chosen recently, or to a newly chosen one."""
     chosen = session.models.chosen
     if chosen is not None:
         try:
@@ -84,11 +83,9 @@ def _generate_with_reasoning(session: Session, model: str, build: Build[R]) -> P
 
 
 def _learn_reasoning(session: Session, model: str) -> Plan[None]:
-    """List the models, as the reasoning options of a model are not known."""
-    try:
+    """List the models, because the reasoning options of a model are not known."""
+    with suppress(EndpointNotFoundError, MalformedStreamError):  # without a list, the level is sent unchanged
         yield from list_models(session)
-    except (EndpointNotFoundError, MalformedStreamError):
-        """A server without a list gets every reasoning setting unchanged."""
     session.models.note_unlisted(model)
 
 
@@ -105,9 +102,9 @@ def choose(session: Session) -> Plan[str | None]:
 
 
 def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[ResponseStream[R]]:
-    """Send a request; if the server cannot compile its tool schemas, again with simpler ones.
+    """Send a request; if the server cannot compile its tool schemas, send it with simpler ones.
 
-    Schemas that could not be compiled are remembered, since the next round of a run offers the same tools.
+    Schemas that could not be compiled are recorded, because the next round of a run offers the same tools.
     """
     model = str(request.body.get("model") or "")
     if model in session.settings.profiles:
@@ -131,7 +128,7 @@ def _send_simpler(
     """Send a refused request with simplified tool schemas.
 
     Raises:
-        InvalidRequestError: The server refuses that, too, or the schemas were not the reason.
+        InvalidRequestError: The server also refuses that, or the schemas were not the reason.
     """
     simpler = _simplified(request) if is_grammar_error(error) else None
     if simpler is None:
@@ -181,7 +178,7 @@ def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None =
 
 
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
-    """Return the error, extended by the tools or images that may have caused it."""
+    """Return the error with the tools or images that may have caused it."""
     from lmdeck._requests.images import suspect_images
 
     name_refused_tools(error, request.body.get("tools") or ())

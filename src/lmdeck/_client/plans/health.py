@@ -55,6 +55,7 @@ def check_health(session: Session, clock: Callable[[], float] = time.monotonic) 
 
 def _identify(session: Session, listing: Listing) -> Plan[Product]:
     """Return the product that sent the list.
+
     LM Studio and lmdeck's engine need no further request.
     """
     product = recognize(listing.api, listing.body, listing.headers, listing.refusals)
@@ -62,16 +63,16 @@ def _identify(session: Session, listing: Listing) -> Plan[Product]:
     if product.name == LM_STUDIO:
         session.peer.product = LM_STUDIO
         return (yield from _edition(session))
-    asked: set[str] = set()
-    while path := next((each for each in probe_paths(product) if each not in asked), None):
-        asked.add(path)
+    probed: set[str] = set()
+    while path := next((each for each in probe_paths(product) if each not in probed), None):
+        probed.add(path)
         product = refine(path, (yield from session.probe(path)), product)
     session.peer.product = product.name or UNKNOWN_PRODUCT
     return (yield from _edition(session)) if product.name == LM_STUDIO else product
 
 
 def _edition(session: Session) -> Plan[Product]:
-    """Return which of LM Studio's programs answers, and its version; it is asked for once."""
+    """Return the LM Studio program that answers, and its version; they are requested only once."""
     if session.peer.edition is None:
         named = read_status((yield from session.probe(STATUS)))
         if named is None and _is_served_by_this_machine(session):
@@ -81,9 +82,9 @@ def _edition(session: Session) -> Plan[Product]:
 
 
 def find_local_edition(session: Session) -> Plan[Product | None]:
-    """Return which program of LM Studio runs on this machine, or None.
+    """Return the LM Studio program that runs on this machine, or None.
 
-    It is recognised by its API for SDKs.
+    It is found by its API for SDKs.
     """
     for port in lm_studio_api_ports(Path.home(), os.environ):
         named = read_status((yield from session.probe(STATUS, port)))

@@ -27,7 +27,9 @@ def fetch_image(url: str, guard: AddressGuard, max_bytes: int, total_timeout: fl
         TransportError: The server does not answer, or not in time.
     """
     if not (max_bytes > 0 and total_timeout > 0):
-        raise ConfigurationError("max_bytes and total_timeout must be greater than 0.", hint="Leave them out.")
+        raise ConfigurationError(
+            "max_bytes and total_timeout must be greater than 0.", hint="Omit them for the defaults."
+        )
     url, redirects = checked_address(url, guard), 0
     limits = Timeouts(connect=total_timeout, first_token=total_timeout, idle=total_timeout, total=total_timeout)
     while True:

@@ -46,7 +46,7 @@ def ask_json(
 
 
 def list_models(session: Session) -> Plan[list[ModelInfo]]:
-    """List the models over the newest API that the server speaks."""
+    """List the models over the newest API that the server supports."""
     return (yield from ask_listing(session)).models
 
 
@@ -79,7 +79,7 @@ def ask_listing(session: Session, handler: Handler | None = None) -> Plan[Listin
         headers = stream.response.headers
         session.peer.product = recognize(api, body, headers, refusals).name or session.peer.product
         return Listing(api=api, models=models, body=body, headers=headers, refusals=refusals)
-    raise APIError("The server lists no models.")
+    raise APIError("The server does not list any models.")
 
 
 @contextmanager

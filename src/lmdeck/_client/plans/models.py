@@ -37,13 +37,13 @@ from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo, ModelInstance
 _log = logging.getLogger("lmdeck.http")
 MANAGEMENT = "/api/v1/models"
 UNKNOWN_INSTANCE = re.compile(r"\b(not (found|loaded)|unknown|no such|does not exist)\b", re.IGNORECASE)
-FIRST_POLL, LONGEST_POLL = 0.2, 2.0  # seconds between two polls of a download
+MIN_POLL, MAX_POLL = 0.2, 2.0  # seconds between two polls of a download
 TOO_OLD = "Update LM Studio to 0.4.0 or newer, which can do this over HTTP, or use `lms` on its machine."
 NO_MANAGEMENT = (
     "This server is {product}, which cannot load, unload or download models over HTTP: do it on its machine."
 )
 NOT_IN_CATALOGUE = (
-    "Use a name of LM Studio's catalogue, such as `qwen/qwen3-4b`, or the address of a model on Hugging Face."
+    "Use a name from LM Studio's catalogue, such as `qwen/qwen3-4b`, or the URL of a model on Hugging Face."
 )
 MAY_CONTINUE = "It may continue: wait with `lm.models.wait_for_download({!r})`, or look at LM Studio's Downloads."
 NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists them."
@@ -52,7 +52,7 @@ NO_INSTANCE = "Name a loaded instance: `lmdeck ps` or `lm.models.loaded()` lists
 def load(session: Session, key: str, options: Mapping[str, Any], *, force: bool) -> Plan[LoadedModel]:
     """Load a model, or return a loaded instance that already matches the options.
 
-    The model's profile supplies the options that are not given.
+    The model's profile supplies options that are missing.
     """
     checked = _options(session, key, options)
     if force:
@@ -66,16 +66,16 @@ def _options(session: Session, key: str, options: Mapping[str, Any]) -> dict[str
 
 def _load_unless_loaded(session: Session, key: str, checked: Mapping[str, Any]) -> Plan[LoadedModel]:
     before = yield from _list_or_empty(session)
-    there = fitting_instance(before, key, checked)
-    if there is not None:
-        return _as_loaded(*there, already_loaded=True)
+    existing = fitting_instance(before, key, checked)
+    if existing is not None:
+        return _as_loaded(*existing, already_loaded=True)
     return (yield from _load(session, key, checked, before))
 
 
 def apply_profile(session: Session, model: str) -> Plan[None]:
     """Load a model with the options of its profile before a request, unless it is loaded.
 
-    An instance that was loaded with other options is not touched, since another program may use it; the log warns of it.
+    An instance that was loaded with other options is not changed, since another program may use it; a warning is logged.
     """
     profile = session.profiles.to_apply(model)
     if profile is None:
@@ -113,7 +113,7 @@ def _warn_once(session: Session, model: str, warning: str) -> None:
 def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[ModelInfo]) -> Plan[LoadedModel]:
     """Load an instance that is not in the list `before`.
 
-    If the response is lost, the request is not repeated, which could load two instances: the list shows the outcome.
+    If the response is lost, the request is not repeated, which could load two instances: the list shows the result.
     """
     body = {"model": key, "echo_load_config": True, **checked}
     session.models.forget_choice()
@@ -131,7 +131,7 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
 def ensure_loaded(
     session: Session, key: str, options: Mapping[str, Any], on_progress: Callable[[ModelLoadProgress], object] | None
 ) -> Plan[LoadedModel]:
-    """Load a model unless it is loaded, and report the progress; `options` complete its profile."""
+    """Load a model unless it is loaded, and report the progress; `options` override its profile."""
     checked = _options(session, key, options)
     return (yield from session.load_once.exclusively(key, lambda: _ensure_loaded(session, key, checked, on_progress)))
 
@@ -140,9 +140,9 @@ def _ensure_loaded(
     session: Session, key: str, checked: Mapping[str, Any], on_progress: Callable[[ModelLoadProgress], object] | None
 ) -> Plan[LoadedModel]:
     before = yield from _list_or_empty(session)
-    there = fitting_instance(before, key, checked)
-    if there is not None:
-        loaded = _as_loaded(*there, already_loaded=True)
+    existing = fitting_instance(before, key, checked)
+    if existing is not None:
+        loaded = _as_loaded(*existing, already_loaded=True)
     else:
         yield from _report_progress(session, ModelLoadProgress(key, 0.0), on_progress)
         loaded = yield from _load(session, key, checked, before)
@@ -159,9 +159,7 @@ def _report_progress(
 
 
 def unload(session: Session, instance_id: str) -> Plan[str]:
-    """Unload an instance, and return its id.
-    If the response is lost, the list shows the outcome.
-    """
+    """Unload an instance, and return its id; if the response is lost, the list shows the result."""
     session.models.forget_choice()
     body = {"instance_id": instance_id}
     try:
@@ -183,7 +181,7 @@ def unload(session: Session, instance_id: str) -> Plan[str]:
 
 
 def _no_instance(error: APIError) -> ModelNotFoundError:
-    """Return the error of an unload that names no loaded instance."""
+    """Return the error for unloading an instance that is not loaded."""
     return _as_not_found(error, NO_INSTANCE)
 
 
@@ -209,7 +207,7 @@ def download(
     *,
     wait: bool,
 ) -> Plan[DownloadJob]:
-    """Start a download, and wait for it if asked."""
+    """Start a download, and with `wait`, wait for it."""
     body = {"model": model} if quantization is None else {"model": model, "quantization": quantization}
     limit = _DownloadLimit(session)
     try:
@@ -246,9 +244,8 @@ def wait_for_download(
 class _DownloadLimit:
     """The time limits of waiting for a download.
 
-    `total_timeout` limits the whole wait, `timeout` the wait once every byte has arrived.
-
-    LM Studio may report "downloading" endlessly for a complete download (bug tracker #1477).
+    `total_timeout` limits the whole wait, `timeout` the wait once every byte has arrived: LM Studio may report "downloading"
+    endlessly for a complete download (bug tracker #1477).
     """
 
     def __init__(self, session: Session) -> None:
@@ -262,7 +259,7 @@ class _DownloadLimit:
         """Return the seconds to wait before the next poll.
 
         Raises:
-            RequestTimeoutError: A limit has passed; the message names the job.
+            RequestTimeoutError: A limit was exceeded; the message names the job.
         """
         now = self._clock()
         if job.status == "downloading" and job.progress == 1:
@@ -292,7 +289,7 @@ class _DownloadLimit:
 def _wait(
     session: Session, job: DownloadJob, on_progress: Callable[[DownloadJob], object] | None, limit: _DownloadLimit
 ) -> Plan[DownloadJob]:
-    """Poll until the download ends; a download paused by the user is waited for."""
+    """Poll until the download ends, also while the user has paused it."""
     job_id = job.job_id
     pauses = _polls()
     while True:
@@ -314,10 +311,10 @@ def _wait(
 
 def _polls() -> Iterator[float]:
     """Yield the growing pauses between polls, in seconds."""
-    pause = FIRST_POLL
+    pause = MIN_POLL
     while True:
         yield pause
-        pause = min(pause * 1.5, LONGEST_POLL)
+        pause = min(pause * 1.5, MAX_POLL)
 
 
 def _list_or_empty(session: Session) -> Plan[list[ModelInfo]]:
@@ -329,8 +326,7 @@ def _list_or_empty(session: Session) -> Plan[list[ModelInfo]]:
 
 
 def _list_after(error: LMStudioError, session: Session) -> Plan[list[ModelInfo]]:
-    """List the models after a failed request that may have taken effect.
-    The list is empty if it cannot have taken effect.
+    """List the models after a failed request; the list is empty if it cannot have taken effect.
 
     Raises:
         LMStudioError: `error` itself, if the list cannot be fetched either.
@@ -350,7 +346,7 @@ def _as_loaded(model: ModelInfo, instance: ModelInstance, *, already_loaded: boo
 def _manage(
     session: Session, method: str, path: str, body: Mapping[str, Any] | None = None, *, has_effects: bool = False
 ) -> Plan[object]:
-    """Call LM Studio's model management, which older versions and other servers lack."""
+    """Call LM Studio's model management, which older versions and other servers do not have."""
     try:
         return (yield from ask_json(session, method, path, body, has_effects=has_effects))
     except EndpointNotFoundError as error:

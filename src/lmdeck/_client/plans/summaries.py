@@ -1,7 +1,7 @@
-"""Replace the oldest exchanges of a chat by a summary that the model writes, as a plan.
+"""Replace the oldest exchanges of a chat with a summary that the model writes, as a plan.
 
-A summary is remembered with the messages that it stands for. As the chat goes on, it is used again as long as the chat fits
-with it; then it is summarised together with the exchanges that came after it.
+A summary is stored with the messages that it replaces, and used again as long as the continued chat fits with it. Then it is
+summarised together with the exchanges after it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from lmdeck._requests.token_estimates import message_estimate
 from lmdeck.messages import Message
 from lmdeck.outputs import TokenCount
 
-MOST_SUMMARY_TOKENS = 512
+MAX_SUMMARY_TOKENS = 512
 Ask: TypeAlias = Callable[[ChatSpec], Plan[str]]
 
 
 def summarised(summaries: Summaries, spec: ChatSpec, count: TokenCount, room: int, ask: Ask) -> Plan[ChatSpec]:
-    """Return the chat with a summary in place of its oldest exchanges.
+    """Return the chat with a summary of its oldest exchanges.
+
     A chat of one exchange is unchanged.
     """
     messages = messages_of(spec)
@@ -42,18 +43,15 @@ def summarised(summaries: Summaries, spec: ChatSpec, count: TokenCount, room: in
         known = summaries.get(exchanges[:first])
         if known is not None and fixed + size(Message(role="user", content=known)) + sum(sizes[first:]) <= room:
             return build(known, first)
-    first = _first_to_keep(sizes, room // 2)
+    first = _first_remaining(sizes, room // 2)
     if first < 1:
         return spec
     summary = yield from _summary(summaries, spec, exchanges[:first], sizes, room, ask)
     return build(summary, first)
 
 
-def _first_to_keep(sizes: Sequence[int], room: int) -> int:
-    """Return the index of the first exchange that is kept.
-
-    As many of the last exchanges are kept as fit, and the last one in any case.
-    """
+def _first_remaining(sizes: Sequence[int], room: int) -> int:
+    """Return the index of the first of the last exchanges that fit; the last one always remains."""
     first = len(sizes) - 1
     left = room - sum(sizes[-1:])
     while first > 0 and sizes[first - 1] <= left:
@@ -70,11 +68,8 @@ def _summary(
     room: int,
     ask: Ask,
 ) -> Plan[str]:
-    """Summarise exchanges, as many at once as fit.
-
-    Each request includes the summary of the exchanges before.
-    """
-    limit = max(min(MOST_SUMMARY_TOKENS, room // 4), 1)
+    """Summarise exchanges, as many at once as fit; each request includes the summary so far."""
+    limit = max(min(MAX_SUMMARY_TOKENS, room // 4), 1)
     done = next((end for end in range(len(exchanges), 0, -1) if summaries.get(exchanges[:end]) is not None), 0)
     summary = summaries.get(exchanges[:done]) or ""
     while done < len(exchanges):
@@ -82,13 +77,13 @@ def _summary(
         while end < len(exchanges) and sizes[end] <= left:
             left -= sizes[end]
             end += 1
-        given = [message for exchange in exchanges[done:end] for message in exchange]
+        messages = [message for exchange in exchanges[done:end] for message in exchange]
         excess = max(0, 2 * limit + sizes[done] - room) / max(sizes[done], 1)
-        request = summary_request(summary, given, excess)
-        asked = ChatSpec(
+        request = summary_request(summary, messages, excess)
+        chat = ChatSpec(
             model=spec.model, messages=(request,), options={"max_tokens": limit}, without_rules=spec.without_rules
         )
-        summary = yield from ask(asked)
+        summary = yield from ask(chat)
         done = end
         summaries.add(exchanges[:done], summary)
     return summary
@@ -100,6 +95,6 @@ def messages_of(spec: ChatSpec) -> list[Message]:
 
 
 def scaled_estimate(messages: Sequence[Message], count: TokenCount) -> Callable[[Message], int]:
-    """Return one message's estimate, scaled so that all of them add up to the whole count."""
+    """Return a function that estimates a message, scaled so that the sum is the whole count."""
     scale = count.most / (sum(message_estimate(message.to_dict()) for message in messages) or 1)
     return lambda message: round(message_estimate(message.to_dict()) * scale) + 1

@@ -34,16 +34,16 @@ NAME_IT = "Name the model: `lm.embed(text, model=…)`."
 
 
 def embed(
-    session: Session, given: str | Sequence[str], model: str | None, batch_size: int, options: Mapping[str, Any]
+    session: Session, input_: str | Sequence[str], model: str | None, batch_size: int, options: Mapping[str, Any]
 ) -> Plan[Embeddings]:
     """Embed texts, one batch at a time: LM Studio is reported to hang on concurrent embeddings."""
-    texts = checked_texts(given)
+    texts = checked_texts(input_)
     named = model or (yield from choose_embedder(session))
     yield from apply_profile(session, named or "")
     vectors: list[list[float]] = []
     answered, usage = "", None
     for batch in batches(texts, batch_size):
-        body = {"model": named, "input": batch[0] if isinstance(given, str) else list(batch), **_sent(options)}
+        body = {"model": named, "input": batch[0] if isinstance(input_, str) else list(batch), **_sent(options)}
         answer = yield from ask_json(session, "POST", "/v1/embeddings", body, generates=True)
         vectors += read_vectors(answer, len(batch))
         usage = _sum(usage, read_usage(answer))
@@ -107,7 +107,7 @@ def choose_embedder(session: Session) -> Plan[str]:
     try:
         listing = yield from ask_listing(session)
     except EndpointNotFoundError:
-        raise NoModelLoadedError("The server lists no models.", hint=NAME_IT) from None
+        raise NoModelLoadedError("The server does not list any models.", hint=NAME_IT) from None
     embedders = [model for model in listing.models if model.type == "embedding"]
     if not embedders and listing.api == "openai" and len(listing.models) == 1:
         embedders = listing.models  # such a list does not contain model types

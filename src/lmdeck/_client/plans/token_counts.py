@@ -1,8 +1,9 @@
-"""How many tokens a chat has, and what is done where they do not fit, as plans."""
+"""Plans that count the tokens of a chat, and shorten a chat that does not fit its context."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,12 +21,12 @@ from lmdeck.errors import APIError, ContextLengthError, EndpointNotFoundError, M
 from lmdeck.messages import Problem
 from lmdeck.outputs import TokenCount
 
-LEAST_ANSWER = 256  # tokens that are kept free for an answer without `max_tokens`
-DOES_NOT_FIT = "The chat has about {count} tokens, and {room} of the context's {context} are free for it."
+MIN_ANSWER = 256  # tokens that are reserved for an answer without `max_tokens`
+DOES_NOT_FIT = "The chat has about {count} tokens, but only {room} of the context's {context} are available for it."
 
 
 def count_tokens(session: Session, spec: ChatSpec) -> Plan[TokenCount]:
-    """Count the tokens of a chat's prompt: exactly where the server can, else by estimate."""
+    """Count the tokens of a chat's prompt: exactly if the server can, else by an estimate."""
     model = spec.model or session.settings.model or session.models.chosen or (yield from choose(session)) or ""
     if session.peer.product is None:
         yield from _learn_models(session)
@@ -35,15 +36,16 @@ def count_tokens(session: Session, spec: ChatSpec) -> Plan[TokenCount]:
 
 
 def _counted(session: Session, body: Mapping[str, Any]) -> Plan[int | None]:
-    """Ask llama.cpp (`tools/server/README.md`), or a server with Anthropic's `count_tokens`.
-    None if the server has neither.
+    """Return the server's count, or None.
+
+    Source: llama.cpp `tools/server/README.md`; Anthropic's `count_tokens`.
     """
     try:
         if session.peer.product == LLAMA_CPP:
-            asked = {name: body[name] for name in ("messages", "tools") if name in body}
-            prompt = _member((yield from ask_json(session, "POST", "/apply-template", asked)), "prompt")
-            given = {"content": prompt, "add_special": True, "parse_special": True}
-            tokens = _member((yield from ask_json(session, "POST", "/tokenize", given)), "tokens")
+            chat = {name: body[name] for name in ("messages", "tools") if name in body}
+            prompt = _member((yield from ask_json(session, "POST", "/apply-template", chat)), "prompt")
+            text = {"content": prompt, "add_special": True, "parse_special": True}
+            tokens = _member((yield from ask_json(session, "POST", "/tokenize", text)), "tokens")
             return len(tokens) if isinstance(tokens, list) else None
         counted = yield from ask_json(session, "POST", "/v1/messages/count_tokens", body)
     except (APIError, MalformedStreamError):
@@ -57,34 +59,33 @@ def _member(body: object, name: str) -> object:
 
 
 def _learn_models(session: Session) -> Plan[None]:
-    try:
+    with suppress(EndpointNotFoundError, MalformedStreamError):  # a server without a list
         yield from list_models(session)
-    except (EndpointNotFoundError, MalformedStreamError):
-        """Such a server is asked as it is."""
 
 
-def guarded(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSpec, list[Problem]]]:
-    """Return a chat that fits its model's context, and what was left out.
+def fit_context(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSpec, list[Problem]]]:
+    """Return a chat that fits its model's context, and a problem if it was shortened.
+
     `ask` requests a summary from a model.
 
     Raises:
-        ContextLengthError: It does not fit, or not even its last exchange does.
+        ContextLengthError: The chat does not fit, or not even its last exchange does.
     """
     model = spec.model or session.settings.model or session.models.chosen or (yield from choose(session)) or ""
     if not session.models.knows(model):
         yield from _learn_models(session)
     context = session.models.facts(model).context_length
-    if context is None:  # nothing is known to keep within
+    if context is None:
         return spec, []
-    asked_for = spec.options.get("max_tokens")
-    reserve = asked_for if isinstance(asked_for, int) and asked_for > 0 else min(LEAST_ANSWER, context // 4)
+    max_tokens = spec.options.get("max_tokens")
+    reserve = max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else min(MIN_ANSWER, context // 4)
     room = context - reserve
     count = yield from count_tokens(session, spec)
     if count.most <= room:
         return spec, []
     if spec.context_guard == "trim":
         shorter, problem = _trimmed(spec, count, room), "context_trimmed"
-        detail = "{} of {} messages were left out, so that the chat fits the context."
+        detail = "{} of {} messages were dropped, so that the chat fits the context."
     elif spec.context_guard == "summarise":
         shorter, problem = (yield from summarised(session.summaries, spec, count, room, ask)), "context_summarised"
         detail = "{} of {} messages were replaced by a summary, so that the chat fits the context."
@@ -105,7 +106,7 @@ def _too_long(count: TokenCount, room: int, context: int) -> ContextLengthError:
 
 
 def _trimmed(spec: ChatSpec, count: TokenCount, room: int) -> ChatSpec:
-    """Leave out the oldest exchanges; `spec` itself where there is nothing to leave out."""
+    """Return the chat without its oldest exchanges; `spec` itself if none can be dropped."""
     history = History(tuple(messages_of(spec)))
     trimmed = history.trimmed(room, scaled_estimate(history.messages, count))
     return spec if len(trimmed) == len(history) else replace(spec, messages=trimmed.messages)

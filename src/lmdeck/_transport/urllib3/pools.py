@@ -2,7 +2,8 @@
 
 A connection that was idle for four seconds is not reused, because LM Studio closes it after five; nor is one with unread
 bytes, which do not belong to a request. A name is looked up within the limit for connecting, and a forked process does not
-use the connections of its parent. Head and body of a request are sent together: `http.client` writes each header with several calls.
+use the connections of its parent. Head and body of a request are sent together: `http.client` writes each header with several
+calls.
 """
 
 from __future__ import annotations
