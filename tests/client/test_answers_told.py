@@ -221,7 +221,7 @@ def test_the_middle_is_filled_in_the_model_s_own_marks(fake: FakeLMStudio, model
         assert client.complete("a{suffix}", suffix="z").text == "m"
         assert fake.requests[-1].body["prompt"] == prompt
         assert "suffix" not in fake.requests[-1].body
-        with pytest.raises(ConfigurationError, match="fills in the middle"):
+        with pytest.raises(ConfigurationError, match="fill-in-the-middle tokens"):
             client.complete("a", suffix="z", model="llama-3")
 
 

@@ -136,7 +136,7 @@ def test_a_chat_model_stands_in_where_that_was_asked_for(is_async: bool) -> None
         "private": "false",
     }
     with FakeLMStudio() as fake:
-        with pytest.raises(NoModelLoadedError, match="no decision model") as caught:
+        with pytest.raises(NoModelLoadedError, match="a decision model") as caught:
             decide(fake, is_async, INPUT, QUESTIONS)
         assert "emulate=True" in caught.value.hint
         fake.json({**picked, "tone": "furious"}).json(picked)

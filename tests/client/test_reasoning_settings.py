@@ -77,7 +77,7 @@ def test_what_the_model_does_not_take_is_not_sent(fake: FakeLMStudio, level: Any
             lambda: client.responses.create(input="Hi", reasoning=level),
             lambda: client.messages.create(messages=[{"role": "user", "content": "Hi"}], reasoning=level),
         ):
-            with pytest.raises(ConfigurationError, match="it supports off, on"):
+            with pytest.raises(ConfigurationError, match="only off, on"):
                 ask()
     assert {request.path for request in fake.requests} == {"/api/v1/models"}
     assert len(fake.requests) == 1

@@ -374,4 +374,4 @@ def test_a_result_without_a_form_and_one_without_an_end() -> None:
         result_text(object())
     long = result_text("x" * (2 << 20))
     assert len(long) < (1 << 20) + 200
-    assert "cut" in long
+    assert "truncated" in long
