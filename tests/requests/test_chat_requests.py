@@ -289,7 +289,7 @@ def test_results_may_come_in_any_order() -> None:
 
 def test_a_result_that_nobody_waits_for_is_refused() -> None:
     """Without a call there is nothing to tie it to."""
-    with pytest.raises(ConfigurationError, match="Message 1 is a tool's result, but no call waits"):
+    with pytest.raises(ConfigurationError, match="Message 1 is a tool's result, but every call before it has a result"):
         normal(HI, result(None))
     assert normal(HI, result("elsewhere"))[0][1]["tool_call_id"] == "elsewhere"
 
