@@ -39,6 +39,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._pipeline": 3,
     "lmdeck._transport": 3,
     "lmdeck._files": 3,
+    "lmdeck._sqlite": 3,
     "lmdeck._native_threads": 3,
     "lmdeck.cache": 3,
     "lmdeck._client": 4,

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._files import create_private_file
+from lmdeck._sqlite import use_wal
 from lmdeck.batch.alive import AliveLock, is_alive, machine
 from lmdeck.batch.input_requests import BatchRequest
 from lmdeck.errors import ConfigurationError, FileWriteError
@@ -188,7 +189,7 @@ class Ledger:
         run = self._connection.execute
         run(f"PRAGMA cache_size = -{CACHE_KIB}")
         if self.path is not None:
-            self._use_wal()
+            use_wal(self._connection, BUSY_SECONDS)
         run("PRAGMA synchronous = NORMAL")
         version = run("PRAGMA user_version").fetchone()[0]
         if version == 0:
@@ -203,17 +204,6 @@ class Ledger:
                 f"The ledger {self.path} has version {version}; this lmdeck reads version {SCHEMA_VERSION}.",
                 hint="Finish the batch with the version of lmdeck that started it, or choose another --ledger.",
             )
-
-    def _use_wal(self) -> None:
-        """Switch to WAL, and wait for other connections, which SQLite itself does not do here."""
-        deadline = time.monotonic() + BUSY_SECONDS
-        while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
     def close(self) -> None:
         """Close the file."""

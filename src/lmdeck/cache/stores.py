@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from lmdeck._forking import on_fork
 from lmdeck._secret import redact_url
+from lmdeck._sqlite import use_wal
 from lmdeck.errors import ConfigurationError
 
 DEFAULT_BYTES = 1_000_000_000
@@ -217,7 +218,7 @@ class SQLiteStore:
         if self._connection is None:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_wal(connection, BUSY_SECONDS)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.executescript(SCHEMA)
             except sqlite3.Error:

@@ -7,10 +7,10 @@ WAL: readers and the writer do not wait for each other. `synchronous=NORMAL`: wh
 from __future__ import annotations
 
 import sqlite3
-import time
 from pathlib import Path
 
 from lmdeck._files import create_private_file
+from lmdeck._sqlite import use_wal
 from lmdeck.errors import ConfigurationError, FileWriteError
 from lmdeck.gateway.store.database import Connection
 from lmdeck.gateway.store.errors import StoreError
@@ -59,7 +59,7 @@ class SQLite:
 
     def _prepare(self, raw: sqlite3.Connection) -> None:
         try:
-            _use_wal(raw)
+            use_wal(raw, BUSY_SECONDS)
             raw.execute("PRAGMA synchronous=NORMAL")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
@@ -72,15 +72,3 @@ class SQLite:
                 f"The store {self.label} cannot be read: {error}.",
                 hint="Name another file, or restore this one from a backup.",
             ) from error
-
-
-def _use_wal(raw: sqlite3.Connection) -> None:
-    """Switch to WAL, and wait for other connections, which SQLite itself does not do here."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            raw.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
