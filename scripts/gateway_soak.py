@@ -218,7 +218,7 @@ class Soak:
                 return "error event"
             if not has_ended:
                 self.tally.wrong.append(f"an answer stopped before its end: {data[-200:]!r}")
-            elif content not in (f"You content: {text}", FILLER):
+            elif content not in (f"You said: {text}", FILLER):
                 self.tally.wrong.append(f"{content!r} instead of {text!r}")
             else:
                 self.tally.complete.add(answer.headers["x-request-id"])
