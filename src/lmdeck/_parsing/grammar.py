@@ -149,6 +149,7 @@ class Grammar:
         frames = [ReasoningTags(*dialect.thought_frame) for dialect in dialects if dialect.thought_frame]
         closed = {tag.close: tag for tag in (*tags, *frames) if ENDS_REASONING.match(tag.close)}
         self._closed_tags = tuple(closed.values())
+        self._ends_of_reasoning = Stops(closed)
         self.anywhere = {tag.open: tag for tag in tags if tag.anywhere or is_special(tag.open)}
         self.closers = frozenset(
             literal for tag in tags for literal in (tag.close, *tag.content) if literal.startswith("<")
@@ -220,7 +221,7 @@ class Grammar:
             and not self.byte_level
             and self.begins_start(text) is None
             and self.outside.pattern.search(text) is None
-            and not any(tag.close in text for tag in self._closed_tags)
+            and self._ends_of_reasoning.pattern.search(text) is None
             and self.opening.pattern.match(text, found.start()) is None
         )
 
