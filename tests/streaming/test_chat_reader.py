@@ -762,9 +762,11 @@ def written_chunk(text: bytes, more: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("name", [b"usage", b"stats", b"timings"])
 def test_figures_that_are_not_utf8_cost_no_answer(name: bytes) -> None:
-    broken = b',"' + name + b'":{"text":"\xff"}'
-    reply, _ = read(written_chunk(b"Hi", broken), b"data: [DONE]\n\n", headers=SSE)
-    assert reply.content == "Hi"
+    broken = b',"' + name + b'":{"prompt_tokens":"x","text":"\xff"}'
+    streamed, _ = read(written_chunk(b"Hi", broken), b"data: [DONE]\n\n", headers=SSE)
+    choice = b'{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}]'
+    whole, _ = read(choice + broken + b"}", headers=JSON)
+    assert (streamed.content, whole.content) == ("Hi", "Hi")
 
 
 @pytest.mark.parametrize("text", [b"\\x", b"\xff"])
@@ -781,9 +783,13 @@ def test_half_a_surrogate_pair_in_a_broken_event_does_not_hide_that_it_is_broken
 
 
 def test_one_delta_may_go_on_with_a_call_and_begin_another() -> None:
+    """And report a call without anything new between them."""
     first = {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":'}}
     rest, second = {"index": 0, "function": {"arguments": " 1}"}}, {"index": 1, "id": "b", "function": {"name": "g"}}
-    reply, _ = read(chunk({"tool_calls": [first]}), chunk({"tool_calls": [rest, second]}, "tool_calls"), headers=SSE)
+    nothing = {"index": 0, "function": {"name": "", "arguments": ""}}
+    reply, _ = read(
+        chunk({"tool_calls": [first]}), chunk({"tool_calls": [rest, nothing, second]}, "tool_calls"), headers=SSE
+    )
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("f", {"x": 1}), ("g", {})]
 
 
