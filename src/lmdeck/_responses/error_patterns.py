@@ -74,6 +74,14 @@ UNREACHABLE = (
     r"|\bconnection (?:error|refused|reset|failure|aborted)\b|\bcould not establish connection\b"
     r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
+# The server could not parse the call that the model wrote.
+UNPARSED_CALL = (
+    r"\b(failed to (parse|generate)|error parsing) (a |the )?tool call",
+    r"\btool calls? (could not|cannot) be parsed",
+    r"failed to parse input at pos",  # llama.cpp
+    r"peg-native",
+    r"does not match the expected .{0,40}format",
+)
 # The server does not know the answer that a request continues.
 FORGOTTEN = (
     r"\b(previous.?response\w*|stored response|resp_\w+)\b.{0,120}\b(not found|unknown|expired|deleted|(does )?not exist)",
@@ -183,7 +191,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     (
         AnyPattern(
             r"(?<!')\bcrashed\b(?!')",
-            r"model (is|was|has been|got) unloaded",
+            in_order("model", "(is|was|has been|got) unloaded", within=120),
             r"model (un|re)loaded",
             r"model is shut ?down",
             r"channel error",
@@ -203,7 +211,6 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
             r"\breceived [\w-]+[- ]error\b",
             r"\bfetch failed\b",
-            r"peg-native",
             r"output that does not match the expected",
             r"decode\(\) failed",
             r"\b(failed to decode|compute error)\b",  # llama.cpp
@@ -211,8 +218,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"unexpected empty grammar stack",  # llama.cpp: the model wrote what the grammar excludes
             r"\[broadcast_shapes\]",
             r"(cannot|could not) be broadcast",
-            r"failed to (parse|generate) (a |the )?tool call",
-            r"failed to parse input at pos",  # llama.cpp
+            *UNPARSED_CALL,
             r"\b_0x[0-9a-f]{4,}\b",  # an obfuscated name in LM Studio's code
             r"cannot read propert(y|ies) of (undefined|null)",
             UNREACHABLE,
@@ -248,7 +254,8 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         InvalidRequestError,
     ),
     (AnyPattern(*FORGOTTEN, r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
-    (AnyPattern(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"no such model", r"\binvalid model (name|id)\b",
+    (AnyPattern(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"\bno such model",
+            r"\bno (model|instance)s?( was)? found", r"\binvalid model (name|id)\b",
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
             r"no router for requested model", r"could not find real modelid",  # llama-swap
@@ -302,7 +309,7 @@ STATUSES: dict[int, type[APIError]] = {
 NUMBER = r"(?P<count>\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?!\.?\d)"
 CONTEXT = r"context(?: (?:size|length|window|limit))?|n_ctx|max_(?:seq|model)_len\w*|maximum(?: \w+){0,4}|batch size"
 LIMIT = r"limit|only|supports|available|allowed"
-PROMPT = r"prompt|inputs?|messages|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
+PROMPT = r"prompt|inputs?|messages|conversation|history|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
 CONTEXT_LENGTHS = [
     AnyPattern(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
     AnyPattern(rf"\b(?:{CONTEXT}|{LIMIT})\b:?[^\d\n.:]{{0,24}}{NUMBER}"),

@@ -15,6 +15,7 @@ from lmdeck._responses.error_patterns import (
     MEDIA,
     PLUGIN,
     TYPES,
+    UNPARSED_CALL,
     UNREACHABLE,
     AnyPattern,
     in_order,
@@ -84,7 +85,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Start the server with `--embeddings` and an embedding model, or use another server.",
     ),
     (
-        AnyPattern(r"not support (chat|generate|generation|completions?)\b"),
+        AnyPattern(r"not support (chat|generate|generation|completions?)\b", r"\bis not an? (llm|chat|generative)\b"),
         "Choose a chat model: `lmdeck models` shows each model's type.",
     ),
     (
@@ -109,7 +110,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Allow local MCP servers in the server's settings, and give the API token permission to use them.",
     ),
     (
-        AnyPattern(r"\b(token|key)\b.{0,80}\b(permission|scope)", r"\bpermission\b.{0,80}\b(token|key)\b"),
+        AnyPattern(r"\b(token|key)\b.{0,80}\b(permission|scope|not allowed)", r"\bpermission\b.{0,80}\b(token|key)\b"),
         "Give the API token this permission in the server's settings, or use a token that has it.",
     ),
     (
@@ -125,7 +126,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Increase the budget of the key in the server's key management, or use another key.",
     ),
     (
-        AnyPattern(r"\brequires? (the )?--\w"),
+        AnyPattern(r"\brequires? (the )?--\w", r"\bstart (it|the server|server) with\b"),
         "Start the server with the options that the message names, or omit the tools.",
     ),
     (
@@ -223,6 +224,15 @@ HINTS: list[tuple[AnyPattern, str]] = [
         HISTORY_HINT,
     ),
     (
+        AnyPattern(
+            r"\bnot supported with\b",
+            r"\bcannot (use|specify|set|combine|pass) [^.\n]{1,60}\b(with|and)\b",
+            r"\b(cannot|can't|may not|must not) be (combined|used together|set together|both)\b",
+            r"\bincompatible with\b|\bmutually exclusive\b",
+        ),
+        "Send only one of the two options that the message names.",
+    ),
+    (
         AnyPattern(r"tool_choice"),
         "Use none, auto or required: with_tool_choice converts a tool's name into what LM Studio accepts.",
     ),
@@ -262,18 +272,18 @@ HINTS: list[tuple[AnyPattern, str]] = [
 ]
 
 
+MCP_FAILURE = (
+    AnyPattern(r"\bMCP\b"),
+    "Check the MCP server: that it runs, its entry in mcp.json or in the request, and that the settings allow it.",
+)
 SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
+    MCP_FAILURE,
     (
         AnyPattern(r"unexpected empty grammar stack"),
         "The model wrote text that the grammar excludes: ask again, or simplify the schema of the tools or response_format.",
     ),
     (
-        AnyPattern(
-            r"failed to (parse|generate) (a |the )?tool call",
-            r"peg-native",
-            r"does not match the expected .{0,40}format",
-            r"failed to parse input at pos",
-        ),
+        AnyPattern(*UNPARSED_CALL),
         "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
     ),
     (
@@ -331,14 +341,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         ),
     ],
     InvalidRequestError: [
-        (
-            AnyPattern(
-                r"\bnot supported with\b",
-                r"\bcannot (use|specify|set|combine|pass) [^.\n]{1,60}\b(with|and)\b",
-                r"\bincompatible with\b",
-            ),
-            "Send only one of the two options that the message names.",
-        ),
+        MCP_FAILURE,
         (
             AnyPattern(r"\b(body|payload|entity|request size)\b.{0,40}\b(too large|exceed|limit)"),
             "Send less at once: fewer or smaller images, a shorter history; or increase the server's limit.",
