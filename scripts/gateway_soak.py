@@ -140,13 +140,13 @@ class Soak:
     async def _start_gateway(self) -> None:
         began = time.monotonic()
         self.gateway = await asyncio.to_thread(self._launch)
-        while time.monotonic() - began < START_SECONDS:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                self.tally.start_seconds.append(time.monotonic() - began)
-                return
-            await asyncio.sleep(0.02)
+        async with aiohttp.ClientSession() as session:
+            while time.monotonic() - began < START_SECONDS:
+                with contextlib.suppress(OSError, aiohttp.ClientError):
+                    async with session.get(f"{self.url}/health"):
+                        self.tally.start_seconds.append(time.monotonic() - began)
+                        return
+                await asyncio.sleep(0.02)
         raise RuntimeError((self.folder / "gateway.log").read_text()[-2000:])
 
     async def _kill(self, every: float) -> None:
