@@ -331,7 +331,7 @@ def test_images_of_every_kind_are_scaled_down(
     monkeypatch: pytest.MonkeyPatch, hello: FakeLMStudio, kind: str, mode: str, is_async: bool
 ) -> None:
     """Their proportions stay."""
-    monkeypatch.setattr("lmdeck._requests.images.MOST_PIXELS", 5000)
+    monkeypatch.setattr("lmdeck._requests.images.MAX_PIXELS", 5000)
     image = scaled(hello, drawn(kind, (200, 100), mode), is_async=is_async)
     assert image.size == (100, 50)
     assert image.format == ("JPEG" if kind == "jpeg" else "PNG")
@@ -339,7 +339,7 @@ def test_images_of_every_kind_are_scaled_down(
 
 def test_scaling_keeps_what_says_how_to_show_an_image(monkeypatch: pytest.MonkeyPatch, hello: FakeLMStudio) -> None:
     """A photograph's orientation."""
-    monkeypatch.setattr("lmdeck._requests.images.MOST_PIXELS", 5000)
+    monkeypatch.setattr("lmdeck._requests.images.MAX_PIXELS", 5000)
     exif = Picture.Exif()
     exif[0x0112] = 6
     image = scaled(hello, drawn("jpeg", (200, 100), "L", exif=exif), is_async=False)

@@ -461,7 +461,7 @@ def test_too_large_an_image_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     file.write_bytes(PNG)
     with pytest.raises(ConfigurationError, match=r"The image '.*/Photo\.PNG' is larger than 10 bytes"):
         image_part(file)
-    with pytest.raises(ConfigurationError, match="The image given as bytes is larger than 10 bytes"):
+    with pytest.raises(ConfigurationError, match="The image passed as bytes is larger than 10 bytes"):
         image_part(PNG)
 
 

@@ -170,9 +170,9 @@ class _RunState:
     ) -> Generator[AgentEffect, Any, dict[str, Decision | Pause]]:
         """Return the decisions on the calls to run, by call id; earlier decisions are reused."""
         to_run = self._to_run(groups, self._settled(groups))
-        asked = [item for item in to_run.values() if item.call.id not in made]
-        answers: list[Decision | Pause] = (yield AskApproval(tuple(asked))) if asked else []
-        return {**made, **{item.call.id: answer for item, answer in zip(asked, answers, strict=True)}}
+        undecided = [item for item in to_run.values() if item.call.id not in made]
+        answers: list[Decision | Pause] = (yield AskApproval(tuple(undecided))) if undecided else []
+        return {**made, **{item.call.id: answer for item, answer in zip(undecided, answers, strict=True)}}
 
     def pause(
         self, reply: Reply, number: int, decisions: Mapping[str, Decision | Pause]

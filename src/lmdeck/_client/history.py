@@ -107,11 +107,11 @@ class History(Struct, frozen=True):
         system, rest = self.messages[:is_led], self.messages[is_led:]
         exchanges = exchanges_of(rest)
         sizes = [sum(map(measure, exchange)) for exchange in exchanges]
-        left = max_tokens - sum(map(measure, system)) - sum(sizes[-1:])
+        remaining = max_tokens - sum(map(measure, system)) - sum(sizes[-1:])
         first = len(exchanges) - 1
-        while first > 0 and sizes[first - 1] <= left:
+        while first > 0 and sizes[first - 1] <= remaining:
             first -= 1
-            left -= sizes[first]
+            remaining -= sizes[first]
         recent = [message for exchange in exchanges[max(first, 0) :] for message in exchange]
         return type(self)((*system, *recent))
 

@@ -35,8 +35,8 @@ def unread_call_markup(text: str, names: Iterable[str]) -> str:
     if len(inside) == 2:
         return inside[0].group()
     tools = "|".join(map(re.escape, names))
-    begun = rf"\s{{0,9}}{NAME_TAG}\s{{0,9}}(?:[^<\n]{{0,100}}\Z|(?:{tools})\b)"
-    around = rf"(?:{MARK})(?:\s{{0,9}}<?(?:functions?[.:])?(?:{tools})\b|{begun})|\b(?:{tools})\s{{0,9}}(?:{MARK})"
+    partial = rf"\s{{0,9}}{NAME_TAG}\s{{0,9}}(?:[^<\n]{{0,100}}\Z|(?:{tools})\b)"
+    around = rf"(?:{MARK})(?:\s{{0,9}}<?(?:functions?[.:])?(?:{tools})\b|{partial})|\b(?:{tools})\s{{0,9}}(?:{MARK})"
     written = rf"[\"'](?:tool_)?name[\"']?\s{{0,9}}[:=]\s{{0,9}}[\"'](?:{tools})[\"']"
     if found := re.search(around, code_spans):
         return found.group()

@@ -52,11 +52,11 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
         Their sum is `loading` seconds, or the call's own limit `total` if that is shorter.
         """
-        left = self.loading if total is None else min(self.loading, total)
+        remaining = self.loading if total is None else min(self.loading, total)
         pause = MIN_PAUSE
-        while left > 0:
-            yield min(pause, left)
-            left -= pause
+        while remaining > 0:
+            yield min(pause, remaining)
+            remaining -= pause
             pause = min(pause * 1.5, MAX_PAUSE)
 
     def delays(self, rng: Callable[[], float] = random.random) -> Iterator[float]:

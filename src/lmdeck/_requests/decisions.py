@@ -35,7 +35,7 @@ class Option(Struct, frozen=True):
     description: str = ""
 
 
-class AskedQuestion(Struct, frozen=True, kw_only=True):
+class CheckedQuestion(Struct, frozen=True, kw_only=True):
     """A checked question.
 
     A predicate's options are True and False, a score's are in ascending order.
@@ -47,7 +47,7 @@ class AskedQuestion(Struct, frozen=True, kw_only=True):
     options: tuple[Option, ...]
 
 
-def checked_questions(questions: object) -> list[AskedQuestion]:
+def checked_questions(questions: object) -> list[CheckedQuestion]:
     """Return the questions in one form.
 
     Raises:
@@ -61,7 +61,7 @@ def checked_questions(questions: object) -> list[AskedQuestion]:
     return [_checked(name, question) for name, question in questions.items()]
 
 
-def _checked(name: object, question: object) -> AskedQuestion:
+def _checked(name: object, question: object) -> CheckedQuestion:
     if isinstance(question, tuple) and len(question) == 2:
         question = Question(*question)
     if not isinstance(name, str) or not name or not isinstance(question, Question):
@@ -80,7 +80,7 @@ def _checked(name: object, question: object) -> AskedQuestion:
             f"The question {name!r} needs between 2 and {MOST_OPTIONS} different answers.",
             hint="Name each possible answer once.",
         )
-    return AskedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)
+    return CheckedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)
 
 
 def _values(name: str, kind: Any) -> tuple[Kind, list[Any]]:  # a type, or a value that represents one
@@ -138,16 +138,18 @@ def image_urls(images: Sequence[ImageSource], fixes: CompatibilityFixes) -> list
     return urls if unchanged else [checked_url(url, fixes) for url in urls]
 
 
-def decisions_body(model: str, text: str, images: Sequence[str], asked: Sequence[AskedQuestion]) -> dict[str, Any]:
+def decisions_body(
+    model: str, text: str, images: Sequence[str], questions: Sequence[CheckedQuestion]
+) -> dict[str, Any]:
     """Build the body of `POST /v1/decisions`."""
     input_: str | list[dict[str, Any]] = text
     if images:
         parts = [{"type": "input_image", "image_url": url} for url in images]
         input_ = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}, *parts]}]
-    return {"model": model, "input": input_, "questions": [_openai_question(question) for question in asked]}
+    return {"model": model, "input": input_, "questions": [_openai_question(question) for question in questions]}
 
 
-def _openai_question(question: AskedQuestion) -> dict[str, Any]:
+def _openai_question(question: CheckedQuestion) -> dict[str, Any]:
     body: dict[str, Any] = {"type": question.kind, "name": question.name, "instructions": _instructions(question)}
     if question.kind == "choice":
         body["choices"] = [_described("value", _openai_value(option), option) for option in question.options]
@@ -164,7 +166,7 @@ def _described(name: str, value: object, option: Option) -> dict[str, Any]:
     return {name: value, **({"description": option.description} if option.description else {})}
 
 
-def _instructions(question: AskedQuestion) -> str:
+def _instructions(question: CheckedQuestion) -> str:
     """Return the instructions; for a predicate, with the meanings of True and False."""
     if question.kind != "predicate":
         return question.instructions
@@ -172,13 +174,15 @@ def _instructions(question: AskedQuestion) -> str:
     return "\n".join([question.instructions, *meanings])
 
 
-def systemone_body(model: str, text: str, images: Sequence[str], asked: Sequence[AskedQuestion]) -> dict[str, Any]:
+def systemone_body(
+    model: str, text: str, images: Sequence[str], questions: Sequence[CheckedQuestion]
+) -> dict[str, Any]:
     """Build the body of `POST /v1/systemone`, whose images are data URLs within the state."""
     state: str | dict[str, Any] = {"text": text, "images": list(images)} if images else text
-    return {"model": model, "state": state, "questions": {each.name: _systemone_question(each) for each in asked}}
+    return {"model": model, "state": state, "questions": {each.name: _systemone_question(each) for each in questions}}
 
 
-def _systemone_question(question: AskedQuestion) -> dict[str, Any]:
+def _systemone_question(question: CheckedQuestion) -> dict[str, Any]:
     if question.kind == "predicate":
         return {"type": "noul", "instructions": _instructions(question)}
     criteria: object = {option.label: option.description or None for option in question.options}

@@ -22,7 +22,7 @@ from lmdeck._secret import redact_url
 from lmdeck.errors import ConfigurationError, InvalidRequestError
 from lmdeck.images import Image, ImageSource, image_kind, pixel_count
 
-MOST_PIXELS = 5120 * 5120  # LM Studio refuses more, even though it scales images: lmstudio-bug-tracker #2003
+MAX_PIXELS = 5120 * 5120  # LM Studio refuses more, even though it scales images: lmstudio-bug-tracker #2003
 IN_URI = "the image in the data URI"
 _DATA_URI = late_pattern(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
@@ -64,10 +64,10 @@ def checked_url(url: str, fixes: CompatibilityFixes) -> str:
         fixes.apply("images", f"An image was sent as PNG instead of {FORMATS[kind]}.")
         kind = "png"
     pixels = pixel_count(data, kind) or 0
-    if pixels > MOST_PIXELS:
-        data = scaled_down(data, kind, MOST_PIXELS)
+    if pixels > MAX_PIXELS:
+        data = scaled_down(data, kind, MAX_PIXELS)
         fixes.apply(
-            "images", f"An image of {pixels} pixels was scaled down to the {MOST_PIXELS} that LM Studio accepts."
+            "images", f"An image of {pixels} pixels was scaled down to the {MAX_PIXELS} that LM Studio accepts."
         )
     return _uri(data, kind)
 
@@ -142,8 +142,8 @@ def _checked_kind(data: bytes, what: str) -> str:
 
 def _check_pixels(data: bytes, kind: str, what: str) -> None:
     pixels = pixel_count(data, kind) or 0
-    if pixels > MOST_PIXELS and not can_convert():
+    if pixels > MAX_PIXELS and not can_convert():
         raise InvalidRequestError(
-            f"{what} has {pixels} pixels; LM Studio accepts at most {MOST_PIXELS}.",
+            f"{what} has {pixels} pixels; LM Studio accepts at most {MAX_PIXELS}.",
             hint='Scale it down to 5120 × 5120, or install Pillow: `pip install "lmdeck[images]"`.',
         )

@@ -187,8 +187,8 @@ def _read(decoded: object, status: int) -> ErrorInfo:
 
 def _status_of(error: Mapping[str, Any]) -> str | None:
     """Return the HTTP status that an error object gives as a number."""
-    given = (error.get(name) for name in ("statusCode", "status_code", "status"))
-    return next((str(status) for status in given if isinstance(status, int) and 400 <= status < 600), None)
+    statuses = (error.get(name) for name in ("statusCode", "status_code", "status"))
+    return next((str(status) for status in statuses if isinstance(status, int) and 400 <= status < 600), None)
 
 
 def _embedded_json(text: str) -> tuple[str, object] | None:
@@ -214,10 +214,10 @@ def _message_of(error: Mapping[str, Any]) -> object:
     message = next((error[name] for name in MESSAGE_FIELDS if error.get(name)), None)
     if inner and not (isinstance(inner, str) and isinstance(message, str) and message not in inner):
         return inner
-    said = [each for each in (inner, message, cause) if each]
-    if len(said) < 2:
-        return said[0] if said else str(dict(error) or "")
-    return ": ".join(each if isinstance(each, str) else _text_of(each) for each in said)
+    parts = [each for each in (inner, message, cause) if each]
+    if len(parts) < 2:
+        return parts[0] if parts else str(dict(error) or "")
+    return ": ".join(each if isinstance(each, str) else _text_of(each) for each in parts)
 
 
 def _text_of(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lmdeck._requests.decisions import AskedQuestion
+from lmdeck._requests.decisions import CheckedQuestion
 from lmdeck._responses.embeddings import read_usage
 from lmdeck._streaming.translator import token_usage
 from lmdeck.decisions import DecisionAnswer, Decisions
@@ -22,7 +22,7 @@ T = TypeVar("T")
 REFUSED = DecisionAnswer(value=None, refused=True)
 
 
-def read_decisions(body: object, asked: Sequence[AskedQuestion], model: str) -> Decisions:
+def read_decisions(body: object, questions: Sequence[CheckedQuestion], model: str) -> Decisions:
     """Read the answer of `/v1/decisions`.
 
     It is a list in the order of the questions, or with their names.
@@ -31,30 +31,32 @@ def read_decisions(body: object, asked: Sequence[AskedQuestion], model: str) -> 
         MalformedStreamError: An answer is missing, or has another type than its question.
     """
     answers = _member(body, "answers", list)
-    if len(answers) != len(asked):
+    if len(answers) != len(questions):
         raise MalformedStreamError(
-            f"The server answered {len(answers)} of {len(asked)} questions: {describe(str(body))}"
+            f"The server answered {len(answers)} of {len(questions)} questions: {describe(str(body))}"
         )
     named = {each.get("name"): each for each in answers if isinstance(each, Mapping)}
-    in_order = dict(zip((question.name for question in asked), answers, strict=True))
+    in_order = dict(zip((question.name for question in questions), answers, strict=True))
     is_named = named.keys() == in_order.keys()
-    return _decisions(body, asked, named if is_named else in_order, model)
+    return _decisions(body, questions, named if is_named else in_order, model)
 
 
-def read_systemone(body: object, asked: Sequence[AskedQuestion], model: str) -> Decisions:
+def read_systemone(body: object, questions: Sequence[CheckedQuestion], model: str) -> Decisions:
     """Read the answer of `/v1/systemone`; a question without an answer was declined.
 
     Raises:
         MalformedStreamError: There are no answers, or one has another type than its question.
     """
     answers = _member(body, "answers", dict)
-    return _decisions(body, asked, answers, model)
+    return _decisions(body, questions, answers, model)
 
 
-def _decisions(body: object, asked: Sequence[AskedQuestion], answers: Mapping[Any, object], model: str) -> Decisions:
+def _decisions(
+    body: object, questions: Sequence[CheckedQuestion], answers: Mapping[Any, object], model: str
+) -> Decisions:
     fields = body if isinstance(body, Mapping) else {}
     return Decisions(
-        answers={question.name: _answer(question, answers.get(question.name)) for question in asked},
+        answers={question.name: _answer(question, answers.get(question.name)) for question in questions},
         model=str(fields.get("model") or model),
         usage=_usage(fields.get("usage")),
         raw=body,
@@ -66,7 +68,7 @@ def _usage(usage: object) -> Usage | None:
     return read_usage({"usage": msgspec.json.decode(counted)}) if bytes(counted) else None
 
 
-def _answer(question: AskedQuestion, entry: object) -> DecisionAnswer:
+def _answer(question: CheckedQuestion, entry: object) -> DecisionAnswer:
     if entry is None or (isinstance(entry, Mapping) and entry.get("type") == "refusal"):
         return REFUSED
     if not isinstance(entry, Mapping):
@@ -84,7 +86,7 @@ def _answer(question: AskedQuestion, entry: object) -> DecisionAnswer:
     )
 
 
-def _predicate(question: AskedQuestion, entry: Mapping[str, Any]) -> DecisionAnswer:
+def _predicate(question: CheckedQuestion, entry: Mapping[str, Any]) -> DecisionAnswer:
     true = _probability(question, entry.get("probability", entry.get("noul")))
     value = true >= 0.5
     return DecisionAnswer(
@@ -93,7 +95,7 @@ def _predicate(question: AskedQuestion, entry: Mapping[str, Any]) -> DecisionAns
 
 
 def _score(
-    question: AskedQuestion, entry: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
+    question: CheckedQuestion, entry: Mapping[str, Any], probabilities: dict[Any, float], confidence: float | None
 ) -> DecisionAnswer:
     """Read a position on the scale of levels, counted from 0; the value is the nearest level."""
     position = entry.get("score")
@@ -112,7 +114,7 @@ def _score(
     )
 
 
-def _probabilities(question: AskedQuestion, value: object) -> dict[Any, float]:
+def _probabilities(question: CheckedQuestion, value: object) -> dict[Any, float]:
     """Read the probability of each value.
 
     OpenAI sends a list of objects, System One an object of labels or level numbers.
@@ -128,7 +130,7 @@ def _probabilities(question: AskedQuestion, value: object) -> dict[Any, float]:
     return {_chosen(question, key): _probability(question, number) for key, number in pairs}
 
 
-def _chosen(question: AskedQuestion, label: object) -> Any:  # a value of the question's type
+def _chosen(question: CheckedQuestion, label: object) -> Any:  # a value of the question's type
     if question.kind == "score":
         number = int(label) if isinstance(label, str) and label.isdecimal() else label
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(question.options):
@@ -140,13 +142,13 @@ def _chosen(question: AskedQuestion, label: object) -> Any:  # a value of the qu
     raise _mismatch(question, label)
 
 
-def _probability(question: AskedQuestion, value: object) -> float:
+def _probability(question: CheckedQuestion, value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e-6 <= value <= 1 + 1e-6:
         raise _mismatch(question, value)
     return min(max(float(value), 0.0), 1.0)
 
 
-def _mismatch(question: AskedQuestion, value: object) -> MalformedStreamError:
+def _mismatch(question: CheckedQuestion, value: object) -> MalformedStreamError:
     return MalformedStreamError(
         f"The answer to the question {question.name!r} is not a valid {question.kind}: {describe(str(value))}"
     )

@@ -15,11 +15,20 @@ class RawEvents:
     """
 
     __slots__ = (
-        "_groups", "_head", "_is_alone", "_left", "_middles", "_new", "_tail", "_template", "count", "is_short",
+        "_groups",
+        "_head",
+        "_is_alone",
+        "_middles",
+        "_new",
+        "_remaining",
+        "_tail",
+        "_template",
+        "count",
+        "is_short",
     )  # fmt: skip
 
     def __init__(self, limit: int, template: TextTemplate) -> None:
-        self._left = limit
+        self._remaining = limit
         self._template = template  # its events share its bytes
         self._head = self._tail = b""
         self._is_alone = True  # whether the last group has one event, which is its head
@@ -32,8 +41,8 @@ class RawEvents:
     def add(self, data: bytes) -> None:
         """Count an event, and store it unless the limit is reached."""
         self.count += 1
-        if self._left > 0:
-            self._left -= len(data)
+        if self._remaining > 0:
+            self._remaining -= len(data)
             self._new.append(data)
         else:
             self.is_short = True

@@ -24,7 +24,7 @@ class ChunkedDecoder:
         self.is_finished = False
         self.excess = b""
         self._pending = b""  # the start of a size line, of a chunk's end or of the trailers
-        self._left = 0  # missing bytes of the current chunk's data
+        self._remaining = 0  # missing bytes of the current chunk's data
         self._end_is_due = False
         self._in_trailers = False
 
@@ -34,10 +34,10 @@ class ChunkedDecoder:
         Raises:
             ChunkedError: The framing is invalid.
         """
-        if self._left:
-            head = data[: self._left]
-            self._left -= len(head)
-            if self._left:
+        if self._remaining:
+            head = data[: self._remaining]
+            self._remaining -= len(head)
+            if self._remaining:
                 return head
             self._end_is_due = True
             return head + self._walk(self._pending + data[len(head) :])
@@ -60,7 +60,7 @@ class ChunkedDecoder:
                 self._in_trailers = True
             elif position + length > size:
                 pieces.append(data[position:])
-                self._left = position + length - size
+                self._remaining = position + length - size
                 self._end_is_due = False
                 position = size
                 break

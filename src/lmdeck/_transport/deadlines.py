@@ -30,14 +30,14 @@ class Deadlines:
             RequestTimeoutError: A limit is exceeded.
         """
         phase: TimeoutPhase = "idle"
-        left = self._silence
+        remaining = self._silence
         if not self.has_bytes:
-            left, phase = self._first_byte_by - self._clock(), "first_token"
-        if self.all_by is not None and (rest := self.all_by - self._clock()) < left:
-            left, phase = rest, "total"
-        if left <= 0:
+            remaining, phase = self._first_byte_by - self._clock(), "first_token"
+        if self.all_by is not None and (rest := self.all_by - self._clock()) < remaining:
+            remaining, phase = rest, "total"
+        if remaining <= 0:
             raise self.expired(phase)
-        return left, phase
+        return remaining, phase
 
     def be_patient(self, *, wanted: bool) -> None:
         """Allow silences as long as the wait for the first byte (`wanted`), or stop allowing them.

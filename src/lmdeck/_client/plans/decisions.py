@@ -16,7 +16,7 @@ from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._requests.decisions import (
-    AskedQuestion,
+    CheckedQuestion,
     checked_questions,
     decisions_body,
     image_urls,
@@ -38,7 +38,7 @@ class _DecisionRequest(Struct, frozen=True, kw_only=True):
 
     text: str
     images: list[str]
-    asked: list[AskedQuestion]
+    questions: list[CheckedQuestion]
     fixes: CompatibilityFixes
 
 
@@ -56,7 +56,7 @@ def decide(
     request = _DecisionRequest(
         text=state_text(input_),
         images=image_urls(images, fixes),
-        asked=checked_questions(questions),
+        questions=checked_questions(questions),
         fixes=fixes,
     )
     try:
@@ -72,13 +72,13 @@ def decide(
 def _ask_decision_model(session: Session, request: _DecisionRequest, model: str | None) -> Plan[Decisions]:
     named = model or (yield from _choose_decider(session))
     yield from apply_profile(session, named or "")
-    content = (named, request.text, request.images, request.asked)
+    content = (named, request.text, request.images, request.questions)
     try:
         body = yield from ask_json(session, "POST", "/v1/decisions", decisions_body(*content), generates=True)
-        found = read_decisions(body, request.asked, named)
+        found = read_decisions(body, request.questions, named)
     except EndpointNotFoundError:
         body = yield from ask_json(session, "POST", "/v1/systemone", systemone_body(*content), generates=True)
-        found = read_systemone(body, request.asked, named)
+        found = read_systemone(body, request.questions, named)
     found.problems.extend(request.fixes.problems)
     return found
 
@@ -98,7 +98,7 @@ def _choose_decider(session: Session) -> Plan[str]:
 
 def _ask_chat_model(session: Session, request: _DecisionRequest, model: str | None) -> Plan[Decisions]:
     """Ask a chat model for a JSON object with one of the allowed answers to each question."""
-    output_type = _output_type(request.asked)
+    output_type = _output_type(request.questions)
     images = [{"type": "image_url", "image_url": {"url": url}} for url in request.images]
     prompt = _prompt(request)
     question = Message(role="user", content=[{"type": "text", "text": prompt}, *images] if images else prompt)
@@ -114,7 +114,7 @@ def _ask_chat_model(session: Session, request: _DecisionRequest, model: str | No
 
     value, reply, problems = yield from _run_attempts(plan_attempts(output_type, 1), ask)
     return Decisions(
-        answers={each.name: _answer(each, value[each.name]) for each in request.asked},
+        answers={each.name: _answer(each, value[each.name]) for each in request.questions},
         model=reply.model,
         usage=reply.usage,
         problems=[Problem("emulated", EMULATED), *request.fixes.problems, *reply.problems, *problems],
@@ -122,22 +122,22 @@ def _ask_chat_model(session: Session, request: _DecisionRequest, model: str | No
     )
 
 
-def _output_type(asked: Sequence[AskedQuestion]) -> OutputType[Any]:
+def _output_type(questions: Sequence[CheckedQuestion]) -> OutputType[Any]:
     make: Any = TypedDict
     return OutputType(
-        make("Decision", {each.name: Literal[tuple(option.label for option in each.options)] for each in asked})
+        make("Decision", {each.name: Literal[tuple(option.label for option in each.options)] for each in questions})
     )
 
 
 def _prompt(request: _DecisionRequest) -> str:
     lines = [request.text, "", "Answer each question about the text above with exactly one of its answers."]
-    for each in request.asked:
+    for each in request.questions:
         lines += ["", f"{each.name}: {each.instructions}"]
         lines += [f"- {one.label}" + (f": {one.description}" if one.description else "") for one in each.options]
     return "\n".join(lines)
 
 
-def _answer(question: AskedQuestion, label: str) -> DecisionAnswer:
+def _answer(question: CheckedQuestion, label: str) -> DecisionAnswer:
     value = next(option.value for option in question.options if option.label == label)
     return DecisionAnswer(value=value, score=float(value) if question.kind == "score" else None)
 

@@ -53,10 +53,10 @@ def summarised(summaries: Summaries, spec: ChatSpec, count: TokenCount, room: in
 def _first_remaining(sizes: Sequence[int], room: int) -> int:
     """Return the index of the first of the last exchanges that fit; the last one always remains."""
     first = len(sizes) - 1
-    left = room - sum(sizes[-1:])
-    while first > 0 and sizes[first - 1] <= left:
+    remaining = room - sum(sizes[-1:])
+    while first > 0 and sizes[first - 1] <= remaining:
         first -= 1
-        left -= sizes[first]
+        remaining -= sizes[first]
     return first
 
 
@@ -73,9 +73,9 @@ def _summary(
     done = next((end for end in range(len(exchanges), 0, -1) if summaries.get(exchanges[:end]) is not None), 0)
     summary = summaries.get(exchanges[:done]) or ""
     while done < len(exchanges):
-        end, left = done + 1, room - 2 * limit - sizes[done]
-        while end < len(exchanges) and sizes[end] <= left:
-            left -= sizes[end]
+        end, remaining = done + 1, room - 2 * limit - sizes[done]
+        while end < len(exchanges) and sizes[end] <= remaining:
+            remaining -= sizes[end]
             end += 1
         messages = [message for exchange in exchanges[done:end] for message in exchange]
         excess = max(0, 2 * limit + sizes[done] - room) / max(sizes[done], 1)

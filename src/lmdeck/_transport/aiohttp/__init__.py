@@ -47,12 +47,12 @@ class AiohttpTransport:
             TransportError: The server is unreachable, the connection broke, or a time limit was exceeded.
         """
         deadlines = Deadlines(request.timeouts)
-        left, phase = deadlines.remaining()
+        remaining, phase = deadlines.remaining()
         limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
         body, is_tunnelled = request.body, request.url.startswith("https://")
         handled = sys.exc_info()[1]
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(remaining):
                 session = await self._opened_session()
                 try:
                     response = await session.request(

@@ -58,11 +58,11 @@ class AiohttpResponse:
         Raises:
             TransportError: The connection broke, or a time limit was exceeded.
         """
-        left, phase = self._deadlines.remaining()
+        remaining, phase = self._deadlines.remaining()
         try:
             data = self._arrived() if self._has_news else b""
             if not data:
-                self._timer.begin_wait(left)
+                self._timer.begin_wait(remaining)
             while not data and not self._content.is_eof():
                 self._waiter = self._loop.create_future()
                 await self._waiter

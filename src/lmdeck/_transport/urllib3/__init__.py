@@ -54,13 +54,13 @@ class Urllib3Transport:
             TransportError: The server is unreachable, the connection broke, or a time limit was exceeded.
         """
         deadlines = Deadlines(request.timeouts)
-        left, phase = deadlines.remaining()
+        remaining, phase = deadlines.remaining()
         try:
-            response = self._send(request, left)
+            response = self._send(request, remaining)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             cause = root_of(error)
             # Connecting is limited by `connect` and by the other limits; the error names the shorter one.
-            late = TimeoutError if left > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
+            late = TimeoutError if remaining > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
             is_late = isinstance(cause, (ReadTimeoutError, late)) and not isinstance(cause, NewConnectionError)
             if is_late and not is_broken_by_system(cause):
                 raise deadlines.expired(phase) from error
@@ -130,7 +130,7 @@ class Urllib3Response:
         """
         if self.has_ended:
             return b""
-        left, phase = self._deadlines.remaining()
+        remaining, phase = self._deadlines.remaining()
         reads = self._reads
         if reads is not None and reads.is_inherited:
             raise ConnectionLostError(
@@ -138,7 +138,7 @@ class Urllib3Response:
             )
         try:
             if reads is not None:
-                reads.limit(left)
+                reads.limit(remaining)
             data = self._response.read1(READ_BYTES, decode_content=self._is_coded)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()

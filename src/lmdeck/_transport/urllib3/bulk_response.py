@@ -63,10 +63,10 @@ class TimedReads(io.RawIOBase):
         if self.is_inherited:
             raise ConnectionResetError
         if self.by is not None:
-            left = self.by - time.monotonic()
-            if left <= 0:
+            remaining = self.by - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError("timed out")
-            self.sock.settimeout(left if self._seconds is None else min(left, self._seconds))
+            self.sock.settimeout(remaining if self._seconds is None else min(remaining, self._seconds))
         count = self.sock.recv_into(buffer)
         self.received += count
         return count

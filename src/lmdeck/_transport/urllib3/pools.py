@@ -109,8 +109,8 @@ class PooledConnection(HTTPConnection):
                     sock.setsockopt(*option)
                 if (interruption := current_interruption.get()) is not None:
                     watch_socket(interruption, sock)
-                left = None if by is None else max(by - time.monotonic(), 0.001)
-                sock.settimeout(left if left is None or number == len(addresses) else left / 2)
+                remaining = None if by is None else max(by - time.monotonic(), 0.001)
+                sock.settimeout(remaining if remaining is None or number == len(addresses) else remaining / 2)
                 sock.connect(address)
             except OSError as error:
                 sock.close()

@@ -3,7 +3,7 @@
 import { iconButton, icon, make } from "./elements.js";
 
 const MOST_IMAGES = 4;
-const MOST_PIXELS = 1280; // of an image's longer side: vision models scale larger ones down
+const MAX_PIXELS = 1280; // of an image's longer side: vision models scale larger ones down
 const MOST_CHARACTERS = 500_000; // of an image as text
 
 export class Composer {
@@ -124,7 +124,7 @@ export class Composer {
 async function scaledDown(file) {
   const bitmap = await createImageBitmap(file);
   const canvas = document.createElement("canvas");
-  for (let longest = MOST_PIXELS; ; longest /= 2) {
+  for (let longest = MAX_PIXELS; ; longest /= 2) {
     const scale = Math.min(1, longest / Math.max(bitmap.width, bitmap.height));
     canvas.width = Math.max(1, Math.round(bitmap.width * scale));
     canvas.height = Math.max(1, Math.round(bitmap.height * scale));
