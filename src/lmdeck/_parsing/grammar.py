@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import cached_property, lru_cache
 from itertools import takewhile
-from typing import NamedTuple
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.code_spans import CodeSpans
@@ -112,13 +111,6 @@ def _most_similar(shape: tuple[str, ...], examples: tuple[str, ...]) -> int:
     return likeness.index(max(likeness))
 
 
-class Scan(NamedTuple):
-    """The literals to look for in a text, usually and at the start of a line."""
-
-    usual: Stops
-    on_new_line: Stops
-
-
 class Grammar:
     """The literals of some dialects, with the `only_if_known` markers of the `spoken` dialect.
 
@@ -166,9 +158,8 @@ class Grammar:
         heads = _heads(self.starts)
         self.begins_start = re.compile(rf"\s*+(?:{heads})").match
         self._line = rf"\n{INDENT}(?={heads})" if self.starts else ""
-        self._first_line = rf"(?:\A|\n){INDENT}(?={heads})" if self.starts else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
-        self._scans: dict[tuple[Stops, tuple[str, ...]], Scan] = {}
+        self._scans: dict[tuple[Stops, tuple[str, ...]], Stops] = {}
         self._reasoning_scans: dict[Stops, Stops] = {}
         self.opening = Stops((*self.openers, *self.closers))
         self.call_markers = tuple(text for text, marker in self.markers.items() if not marker.channel)
@@ -187,7 +178,7 @@ class Grammar:
         shape = _shape(marker.text + text[:SHAPE_CHARS].removeprefix(marker.text))
         return known[_most_similar(shape, tuple(dialect.example for dialect in known))].name
 
-    def scan(self, ends: Stops, closers: tuple[str, ...] = ()) -> Scan:
+    def scan(self, ends: Stops, closers: tuple[str, ...] = ()) -> Stops:
         """Return the literals to look for in a text that ends with one of `ends`.
 
         With `ends`, the text is a message, in which no other message begins. The `closers` are the end tags of a block of
@@ -197,14 +188,13 @@ class Grammar:
         if key not in self._scans:
             channels = (text for text, marker in self.markers.items() if marker.channel and not marker.inline)
             tokens = {*(self._tokens.difference(channels) if ends.literals else self._tokens), *ends.literals, *closers}
-            usual = Stops(tokens, self._line, LIST_GUARDS)
-            self._scans[key] = Scan(usual, Stops(tokens, self._first_line, LIST_GUARDS) if self._line else usual)
+            self._scans[key] = Stops(tokens, self._line, LIST_GUARDS)
         return self._scans[key]
 
     @cached_property
     def outside(self) -> Stops:
         """The literals to look for outside of messages."""
-        return self.scan(NO_ENDS).usual
+        return self.scan(NO_ENDS)
 
     def reasoning_scan(self, closing: Stops) -> Stops:
         """Return the literals to look for in reasoning that ends with one of `closing`."""

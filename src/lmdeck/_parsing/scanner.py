@@ -12,7 +12,7 @@ from weakref import proxy
 from lmdeck._late_patterns import late_pattern
 from lmdeck._parsing.dialects.dialect import Marker
 from lmdeck._parsing.end_tags import drop_end_tag, skip_end_tags
-from lmdeck._parsing.grammar import NO_ENDS, Grammar, Scan, is_special
+from lmdeck._parsing.grammar import NO_ENDS, Grammar, is_special
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.reasoning import ReasoningScanner
 from lmdeck._parsing.source import (
@@ -42,19 +42,22 @@ class _LineTracker:
     A closure would take four times the memory, in each open stream.
     """
 
-    __slots__ = ("_emit", "_scan", "_scanner", "_source")
+    __slots__ = ("_emit", "_scanner", "_search", "_source")
 
-    def __init__(self, scanner: Scanner, scan: Scan, emit: Callable[[str], None]) -> None:
+    def __init__(self, scanner: Scanner, search: Search, emit: Callable[[str], None]) -> None:
         self._scanner = scanner
         self._source = scanner.source
-        self._scan = scan
+        self._search = search
         self._emit = emit
 
     @property
     def stop(self) -> Search:
         """The function that finds the next token."""
-        scan = self._scan
-        return (scan.on_new_line if self._scanner.is_line_start else scan.usual).beginning.search
+        return self._search_line if self._scanner.is_line_start else self._search
+
+    def _search_line(self, text: str) -> object:
+        """Find the next token in a text at the start of a line."""
+        return self._scanner.grammar.begins_start(text) or self._search(text)
 
     def emit(self, text: str) -> None:
         """Emit text."""
@@ -128,12 +131,12 @@ class Scanner(ReasoningScanner):
         """Read text up to one of `ends` and return that, unread; `""` at the end of all text."""
         sink = self.sink
         while True:
-            scan = self.grammar.scan(ends, sink.open_block)
+            wanted = self.grammar.scan(ends, sink.open_block)
             if sink.is_at_start and (yield from self._read_opening(ends)):
                 continue
             if (yield from self._read_start_marker(ends)):
                 continue
-            token = yield from self._scan_text(scan)
+            token = yield from self._scan_text(wanted)
             if not token or token in ends.literals:
                 return token
             if token in sink.open_block and not sink.code_spans.inside_code(token):
@@ -176,7 +179,7 @@ class Scanner(ReasoningScanner):
         yield from self._call(grammar.starts[found])
         return True
 
-    def _scan_text(self, scan: Scan) -> Reader[str]:
+    def _scan_text(self, wanted: Stops) -> Reader[str]:
         """Emit text up to the next token and return the token, unread; `""` at the end.
 
         A line end before a possible start marker is also a token, but is emitted.
@@ -184,7 +187,7 @@ class Scanner(ReasoningScanner):
         source, emit_content = self.source, self.sink.emit_content
         while True:
             text, at = source.text, source.at
-            end, token = scan.usual.find(text, at, closed=source.closed)
+            end, token = wanted.find(text, at, closed=source.closed)
             if token[:1] == "\n":
                 end += len(token)
             if end > at:
@@ -194,7 +197,7 @@ class Scanner(ReasoningScanner):
                 continue
             if token or source.closed:
                 return token
-            source.wait_for(*self._awaited(scan, text[at:end]))
+            source.wait_for(*self._awaited(wanted.beginning.search, text[at:end]))
             yield
             source.end_wait()
             if self.is_line_start and self.grammar.begins_start(source.text):
@@ -211,16 +214,16 @@ class Scanner(ReasoningScanner):
         sink.emit_content(":")
         return False
 
-    def _awaited(self, scan: Scan, emitted: str) -> tuple[Search, Callable[[str], None]]:
+    def _awaited(self, search: Search, emitted: str) -> tuple[Search, Callable[[str], None]]:
         """Return the search for the next token, and the function that emits arriving text before it."""
         sink = self.sink
         emit_flowing = sink.emit_flowing if sink.is_flowing else sink.emit_content
-        if scan.usual is scan.on_new_line:
+        if not self.grammar.starts:
             self.is_line_start = False
-            return scan.usual.beginning.search, emit_flowing
+            return search, emit_flowing
         tail = emitted[emitted.rfind("\n") + 1 :]
         self.is_line_start = sink.code_spans.is_line_start if not tail or tail.isspace() else False
-        lines = _LineTracker(self, scan, emit_flowing)
+        lines = _LineTracker(self, search, emit_flowing)
         return lines.stop, lines.emit
 
     def _read_token(self, token: str) -> Reader[None]:

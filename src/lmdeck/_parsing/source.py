@@ -79,6 +79,11 @@ class Stops:
         return re.compile(_either(alternatives(starts, or_end=True), self._also, *guarded))
 
     @cached_property
+    def _firsts(self) -> frozenset[str]:
+        """The first characters of the literals."""
+        return frozenset(literal[0] for literal in self.literals)
+
+    @cached_property
     def prefixes(self) -> frozenset[str]:
         """The proper prefixes of the literals."""
         return frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
@@ -89,6 +94,13 @@ class Stops:
         A shorter literal may end there.
         """
         return len(text) - at < self.longest and text[at:] in self.prefixes
+
+    def literal_at(self, text: str, at: int) -> str:
+        """Return the literal at a position; `""` if there is none."""
+        if not self._also and text[at : at + 1] not in self._firsts:  # then the expression need not be compiled
+            return ""
+        found = self.pattern.match(text, at)
+        return found.group() if found else ""
 
     def find(self, text: str, at: int, *, closed: bool) -> tuple[int, str]:
         """Return the position of the first literal, and the literal.
@@ -340,8 +352,7 @@ class Source:
             if not self.closed and (self.at >= len(self.text) or wanted.is_begun(self.text, self.at)):
                 yield
                 continue
-            found = wanted.pattern.match(self.text, self.at)
-            return found.group() if found else ""
+            return wanted.literal_at(self.text, self.at)
 
     def take(self, wanted: Stops) -> Reader[str]:
         """Read the literal that comes next, and return it."""
