@@ -15,6 +15,8 @@ from results import Figures
 
 ASK = 'chat.completions.create(model="chunks-20", messages=[{"role": "user", "content": "Hi"}], stream=True)'
 ANCHORS = ("Python", "openai-python first token")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""Of the processes: without compiled modules, lmdeck would be compiled at each start, unlike the packages that pip compiles."""
 
 
 def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
@@ -25,6 +27,16 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
     first_async = (
         "import asyncio\nasync def main():\n"
         f'  async for _ in lmdeck.AsyncLMStudio(base_url="{url}").chat("chunks-20").user("Hi").stream(): break\n'
+        "asyncio.run(main())"
+    )
+    body = 'msgspec.json.encode({"model": "chunks-20", "messages": [], "stream": True})'
+    urllib3_first = (
+        f"import msgspec, urllib3\npool = urllib3.PoolManager()\nbody = {body}\n"
+        f'pool.request("POST", "{url}/v1/chat/completions", body=body, preload_content=False).read1()'
+    )
+    aiohttp_first = (
+        "import asyncio, aiohttp, msgspec\nasync def main():\n  async with aiohttp.ClientSession() as session:\n"
+        f'    async with session.post("{url}/v1/chat/completions", data={body}) as answer: await answer.content.readany()\n'
         "asyncio.run(main())"
     )
     openai, openai_async = (
@@ -40,6 +52,8 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
     yield "LMStudio()", [*python, f'import lmdeck; lmdeck.LMStudio(base_url="{url}")'], "lmdeck"
     yield "lmdeck first token, sync", [*python, f"import lmdeck; {first}"], "lmdeck"
     yield "lmdeck first token, async", [*python, f"import lmdeck; {first_async}"], "lmdeck"
+    yield "urllib3 + msgspec first bytes", [*python, urllib3_first], "urllib3"
+    yield "aiohttp + msgspec first bytes", [*python, aiohttp_first], "aiohttp"
     yield "openai-python first token, sync", [*python, f"import openai; next(iter({openai}))"], "openai"
     yield "openai-python first token, async", [*python, openai_first], "openai"
     command = [*python, "from lmdeck.cli import main; main()"]
@@ -50,7 +64,7 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
 
 def process_seconds(command: list[str]) -> float:
     """Return the CPU of a process, user and system."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         error = process.stderr.read() if process.stderr else b""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
