@@ -41,7 +41,7 @@ class AiohttpResponse:
         self._connection: Protocol | None = None  # None if the whole body has arrived with the head
         if response.connection is not None and isinstance(response.connection.protocol, Protocol):
             self._connection = response.connection.protocol
-            self._connection.report_to(self.on_change, response.content)
+            self._connection.report_to(self, response.content)
         self._deadlines = deadlines
         self._url = request.url
         self.status = response.status
@@ -152,7 +152,7 @@ class AiohttpResponse:
         """Release the connection; if the body was not read to its end, the connection is cut."""
         self._timer.cancel()
         if self._connection is not None:
-            self._connection.stop_reports(self.on_change)
+            self._connection.stop_reports(self)
             self._connection = None
         self._response.close()
         self.on_change()
