@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -23,9 +23,6 @@ from yarl import URL
 from lmdeck._forking import disown
 from lmdeck._transport import CheckAddress
 from lmdeck._transport._names import look_up_async
-
-if TYPE_CHECKING:
-    from lmdeck._transport.aiohttp.response import AiohttpResponse
 
 IDLE_SECONDS = 4.0
 READ_BUFFER = 1 << 18
@@ -108,6 +105,16 @@ class _Heads(list[Any]):
         return self.pop(0)
 
 
+class Listener:
+    """The base class of what a connection reports to."""
+
+    __slots__ = ()
+
+    def on_change(self) -> None:
+        """Called after each arrival of bytes, and at the end of the connection."""
+        raise NotImplementedError
+
+
 class Protocol(ResponseHandler):
     """A connection that closes if bytes arrive while it is idle.
 
@@ -116,33 +123,33 @@ class Protocol(ResponseHandler):
 
     is_idle = False
     _body: aiohttp.StreamReader | None = None
-    _answer: AiohttpResponse | None = None
+    _listener: Listener | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._buffer = _Heads()  # type: ignore[assignment]  # a deque there
 
-    def report_to(self, answer: AiohttpResponse, body: aiohttp.StreamReader) -> None:
-        """Report each arrival of bytes, and the end of the connection, to an answer.
+    def report_to(self, listener: Listener, body: aiohttp.StreamReader) -> None:
+        """Report each arrival of bytes, and the end of the connection, to a listener.
 
         The end of the connection also ends `body`: on invalid framing after the head, aiohttp closes the connection without
         notifying the reader.
         """
-        self._body, self._answer = body, answer
+        self._body, self._listener = body, listener
         if self.transport is None:
             self._end_body()
 
-    def stop_reports(self, answer: AiohttpResponse) -> None:
-        """Report nothing more to an answer."""
-        if self._answer is answer:  # else the connection already has another one
-            self._answer = None
+    def stop_reports(self, listener: Listener) -> None:
+        """Report nothing more to a listener."""
+        if self._listener is listener:  # else the connection already has another answer
+            self._listener = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the body that is being read."""
         super().connection_lost(exc)
         self._end_body()
-        if self._answer is not None:
-            self._answer.on_change()
+        if self._listener is not None:
+            self._listener.on_change()
 
     def become_idle(self) -> None:
         """Expect no bytes until the next request."""
@@ -160,8 +167,8 @@ class Protocol(ResponseHandler):
         if self.is_idle and data:
             self.force_close()
         super().data_received(data)
-        if self._answer is not None:
-            self._answer.on_change()
+        if self._listener is not None:
+            self._listener.on_change()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Continue reading if it was paused.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from lmdeck._transport import DRAIN_SECONDS, WireRequest, codings_left
-from lmdeck._transport.aiohttp.connections import Protocol
+from lmdeck._transport.aiohttp.connections import Listener, Protocol
 from lmdeck._transport.aiohttp.errors import is_limit, translate
 from lmdeck._transport.aiohttp.read_timer import ReadTimer
 from lmdeck._transport.deadlines import Deadlines
@@ -22,7 +22,7 @@ from lmdeck.errors import LMStudioError, RequestTimeoutError
 DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 
 
-class AiohttpResponse:
+class AiohttpResponse(Listener):
     """An answer whose body is awaited as it arrives."""
 
     __slots__ = (
