@@ -124,19 +124,19 @@ class History(Struct, frozen=True):
         Raises:
             LMStudioError: The model did not answer.
         """
-        left_out, rest = self._split(max_tokens, count)
-        if not left_out:
+        dropped, rest = self._split(max_tokens, count)
+        if not dropped:
             return self
-        return self._summarised(chat.with_messages([summary_request("", left_out)]).send().content, rest)
+        return self._summarised(chat.with_messages([summary_request("", dropped)]).send().content, rest)
 
     async def summarised_async(
         self, chat: AsyncSummaryChat, max_tokens: int, count: Callable[[Message], int] | None = None
     ) -> Self:
         """Async version of `summarised`, for a chat of the async client."""
-        left_out, rest = self._split(max_tokens, count)
-        if not left_out:
+        dropped, rest = self._split(max_tokens, count)
+        if not dropped:
             return self
-        reply = await chat.with_messages([summary_request("", left_out)]).send()
+        reply = await chat.with_messages([summary_request("", dropped)]).send()
         return self._summarised(reply.content, rest)
 
     def _split(self, max_tokens: int, count: Callable[[Message], int] | None) -> tuple[Sequence[Message], Self]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
     """Return an error that names the extra to install.
+
     If one of lmdeck's own modules is missing, return the same error.
     """
     name = (error.name or "").partition(".")[0]

@@ -1,4 +1,5 @@
 """Repairing transports for clients that use httpx 0.2x.
+
 Such clients are mistralai, groq, and older versions of openai.
 
     import httpx

@@ -1,4 +1,5 @@
 """Repairing transports for clients that use httpx2.
+
 Such clients are openai 3, anthropic, pydantic-ai and langchain.
 
     import httpx2

@@ -283,6 +283,7 @@ class _Asker:
 
 def ray_hosts(address: str, settings: ClientSettings, hosts: Sequence[str] = ()) -> list[RayHost]:
     """Return the hosts of a batch as seen from each node of a Ray cluster.
+
     `localhost` is the node itself.
 
     `address` is that of the cluster, `"auto"` for the one of this machine, or `"local"` to start one. An actor whose node dies

@@ -1,4 +1,5 @@
 """Observers of a client's requests.
+
 Each function takes a client and returns an object with `close()`.
 """
 

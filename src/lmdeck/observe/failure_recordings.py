@@ -51,6 +51,7 @@ class RecordFailures:
 
     def write(self, request_id: str, exchange: RecordedExchange) -> None:
         """Write a recording, and remove the oldest ones beyond the limit.
+
         An error, such as a full disk, is logged and does not affect the request.
         """
         path = Path(self.path_of(request_id))

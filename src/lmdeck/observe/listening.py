@@ -34,6 +34,7 @@ class Observation:
 
 class BoundedLabels:
     """The values of a label: the first `most` as they are, every further one as `"other"`.
+
     A metric therefore stays small.
     """
 

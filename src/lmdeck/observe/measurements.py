@@ -31,6 +31,7 @@ class WaitingMeasurements:
 
     def add(self, record: Record, value: float, labels: Mapping[str, Any]) -> None:
         """Add a call of an instrument's `add` or `record`, in the current context.
+
         `labels` must not change any more.
         """
         self._waiting.append((record, value, labels, context.get_current()))

@@ -1,4 +1,5 @@
 """Spans and metrics by OpenTelemetry's conventions for generative AI.
+
 They need the extra `otel`; the SDK is the application's.
 
 The names are those of github.com/open-telemetry/semantic-conventions-genai, `docs/gen-ai` (status: development, so they
@@ -75,6 +76,7 @@ def otel(
     capture_content: bool | None = None,
 ) -> Observation:
     """Record a client's requests, tools and runs as spans and metrics.
+
     The default providers are the global ones.
 
     `capture_content` also records questions, answers, arguments and results; None leaves that to the variable

@@ -1,4 +1,5 @@
 """Metrics for Prometheus (extra `prometheus`), with bounded labels.
+
 Chunks cost nothing extra, since the client counts them.
 """
 
@@ -36,6 +37,7 @@ _metrics: WeakKeyDictionary[CollectorRegistry, ClientMetrics] = WeakKeyDictionar
 
 def prometheus(client: Client, registry: Registry | None = None) -> Observation:
     """Count a client's requests, tokens, times, failures and tool calls.
+
     The default registry is Prometheus's own.
 
     Several clients may share a registry. The application serves the page, for example by

@@ -45,6 +45,7 @@ def _named(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _choice(choice: object, tools: ForeignTools, fixes: CompatibilityFixes) -> tuple[Any, ForeignTools]:
     """Convert forms of `tool_choice` that `build_chat` does not know.
+
     Those are Mistral's `any`, a custom tool, and a list of allowed tools.
     """
     if choice == "any":
@@ -98,6 +99,7 @@ def _call(call: object) -> object:
 
 def completion_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/completions`.
+
     A list of one prompt becomes that prompt, and a stream reports its usage.
 
     Raises:
@@ -120,6 +122,7 @@ def completion_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[
 
 def embedding_body(sent: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return the body of `/v1/embeddings`.
+
     It requests numbers; the relay encodes them if base64 was requested.
 
     Raises:

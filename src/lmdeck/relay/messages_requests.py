@@ -74,6 +74,7 @@ class _Blocks:
 
     def _blocks(self, block: object) -> Iterator[dict[str, Any]]:
         """Return a block in the form that LM Studio accepts.
+
         The images of a tool's result follow it as separate blocks.
         """
         if isinstance(block, str):

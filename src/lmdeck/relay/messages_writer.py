@@ -1,4 +1,5 @@
 """The writer for `/v1/messages`.
+
 Text, thinking and calls are written as new blocks; other blocks are passed on.
 """
 
@@ -83,6 +84,7 @@ class MessagesWriter:
 
     def _note(self, event: dict[str, Any]) -> bool:
         """Store what the end needs, and pass on blocks of other types.
+
         Return whether the event was passed on.
         """
         match event.get("type"):
@@ -114,6 +116,7 @@ class MessagesWriter:
 
     def _pass_block(self, event: dict[str, Any]) -> bool:
         """Pass on a block of another type with its new index.
+
         An example is the result of a tool that the server ran.
         """
         place = event.get("index")

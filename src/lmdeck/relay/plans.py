@@ -47,6 +47,7 @@ def begin(
     timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
     """Send a request and read its answer up to the first output.
+
     An answer that is not streamed is read to its end.
 
     The answer's `reader` is a `RelayReader`.
@@ -94,6 +95,7 @@ def begin_request(
 @lru_cache(maxsize=512)
 def _forwarded_name(name: str) -> str:
     """Return a header's name in the spelling of lmdeck's client; `""` if it is not forwarded.
+
     The same spelling prevents duplicates.
 
     Hop-by-hop headers are not forwarded, nor those in which the clients of OpenAI and Anthropic describe the machine.
@@ -112,6 +114,7 @@ def pass_on(
     timeouts: Timeouts | None = None,
 ) -> Plan[ResponseStream[Any]]:
     """Send a request to an unknown endpoint with exactly these headers.
+
     Only safe methods are retried.
     """
     call = session.call(method, route.path, PassingRelay, None, timeouts, headers)

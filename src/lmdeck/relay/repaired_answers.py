@@ -40,6 +40,7 @@ class RelayReader(Reader, Protocol):
 
     def head(self) -> dict[str, str]:
         """Return the headers of the answer.
+
         They contain all problems only after the complete answer was read.
         """
         ...
@@ -179,6 +180,7 @@ class ChatRelay:
     @staticmethod
     def _counted(reply: Reply) -> Reply:
         """Return the reply with a usage, which clients require.
+
         If the server sent none, it is zeros, with a problem.
         """
         if reply.usage is not None:
@@ -207,6 +209,7 @@ def _has_output(chunk: Chunk) -> bool:
 
 class EmbeddingRelay(JSONReader):
     """The relay of an answer of `/v1/embeddings`.
+
     It checks that each text has a vector, and encodes the vectors as requested.
     """
 
@@ -256,6 +259,7 @@ class EmbeddingRelay(JSONReader):
 
 class PassingRelay:
     """The relay of an answer that is passed on unchanged.
+
     Only LM Studio's error for an unknown path with status 200 becomes an error.
     """
 

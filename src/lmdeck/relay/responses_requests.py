@@ -117,6 +117,7 @@ def _message(item: Mapping[str, Any], fixes: CompatibilityFixes, _: CallIds) -> 
 
 def _part(part: object, text_type: str, fixes: CompatibilityFixes) -> object:
     """Return a part of a message.
+
     Parts of chat completions and refusals are renamed, and images are checked.
     """
     if isinstance(part, str):

@@ -1,4 +1,5 @@
 """The writer for `/v1/responses`.
+
 Output is written as new items; items of other types are passed on.
 """
 
@@ -68,6 +69,7 @@ class ResponsesWriter:
 
     def failure(self, error: Mapping[str, Any]) -> bytes:
         """Return the events of a failed stream.
+
         They are the failed response, and the error that OpenAI's clients raise.
         """
         self._begin()
@@ -107,6 +109,7 @@ class ResponsesWriter:
 
     def _pass_item(self, event: dict[str, Any], item: dict[str, Any]) -> None:
         """Pass on an item of another type with its new index.
+
         An example is a call that the server made itself.
         """
         if item.get("type") in _READ_ITEMS:

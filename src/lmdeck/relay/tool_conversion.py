@@ -27,6 +27,7 @@ INPUT_SCHEMA = {
 
 class ForeignTools(Struct):
     """The offered functions, and the names of custom tools.
+
     Each function is `{"name", "description"?, "parameters"}`.
     """
 
@@ -42,6 +43,7 @@ class ForeignTools(Struct):
 
 def read_tools(tools: object, fixes: CompatibilityFixes, *, servers: Sequence[str] = ()) -> ForeignTools:
     """Convert tools in OpenAI's forms: nested, flat, custom.
+
     Types in `servers` are passed on unchanged.
     """
     converted = ForeignTools()
@@ -79,6 +81,7 @@ def custom_arguments(text: object) -> str:
 
 def object_schema(name: object, parameters: object, fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return parameters that pass LM Studio's schema check.
+
     They are of type object, with properties, and without references.
     """
     schema = dict(parameters) if isinstance(parameters, Mapping) else {}

@@ -32,6 +32,7 @@ class Writer(Protocol):
 
     def observe(self, data: bytes, chunks: Sequence[Chunk]) -> None:
         """Process an event's data, or a complete body, and the chunks read from it.
+
         `b""` is the end of the answer.
         """
         ...

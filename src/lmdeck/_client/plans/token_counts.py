@@ -91,10 +91,10 @@ def fit_context(session: Session, spec: ChatSpec, ask: Ask) -> Plan[tuple[ChatSp
         detail = "{} of {} messages were replaced by a summary, so that the chat fits the context."
     else:
         raise _too_long(count, room, context)
-    left_out = len(spec.messages) - sum(message in spec.messages for message in shorter.messages)
+    dropped = len(spec.messages) - sum(message in spec.messages for message in shorter.messages)
     if shorter is spec or (yield from count_tokens(session, shorter)).most > room:
         raise _too_long(count, room, context)
-    return shorter, [Problem(problem, detail.format(left_out, len(spec.messages)))]
+    return shorter, [Problem(problem, detail.format(dropped, len(spec.messages)))]
 
 
 def _too_long(count: TokenCount, room: int, context: int) -> ContextLengthError:
