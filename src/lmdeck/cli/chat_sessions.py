@@ -96,10 +96,9 @@ def load_session(name: str) -> ChatSession:
     """
     path = sessions_folder() / f"{name}.json"
     if not NAME.fullmatch(name) or not path.is_file():
-        names = ", ".join(each.stem for each in _files()[:3]) or "none"
-        raise ConfigurationError(
-            f"No conversation is named {name!r}.", hint=f"The last ones are: {names}. `/resume` in a chat lists more."
-        )
+        names = ", ".join(each.stem for each in _files()[:3])
+        known = f"The last ones are: {names}. `/resume` in a chat lists more." if names else "None is saved yet."
+        raise ConfigurationError(f"No conversation is named {name!r}.", hint=known)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
-from lmdeck.errors import FileWriteError, TransportError
+from lmdeck.errors import ConfigurationError, FileWriteError, TransportError
 from lmdeck.testing.recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck.testing.recordings.redaction import redact
 from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
@@ -57,7 +57,12 @@ class Recorder:
     ) -> None:
         """Create a recorder that answers to the host names in `hosts`.
         `on_recorded` is called with each recorded exchange, `on_lost` with the reason why one was not recorded.
+
+        Raises:
+            ConfigurationError: `upstream` is not an `http://` or `https://` address.
         """
+        if not upstream.startswith(("http://", "https://")):
+            raise ConfigurationError(f"The upstream {upstream!r} is not an address.", hint="Write http://host:port.")
         self._upstream = upstream.rstrip("/").removesuffix("/v1")
         self._path = Path(path)
         self._on_recorded = on_recorded
