@@ -112,6 +112,11 @@ def test_an_upstream_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert {exchange.status for exchange in load(path)} == {502}
 
 
+def test_an_upstream_that_is_no_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'localhost:1234' is not an address"):
+        Recorder("localhost:1234", tmp_path / "c")
+
+
 def test_a_bad_recording_is_refused_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "c").write_text(json.dumps({"method": "GET", "path": "/"}) + "\n{oops\n")
     with pytest.raises(ConfigurationError, match="Line 2"):
