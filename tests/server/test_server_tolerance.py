@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import struct
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
@@ -18,6 +20,7 @@ from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
 from lmdeck.testing import FakeLMStudio
+from loopback import PATIENCE
 from wire_tools import Parrot
 
 SCHEMA = {"type": "object", "properties": {}}
@@ -62,6 +65,16 @@ def urls() -> Iterator[dict[bool, str]]:
         BackgroundServer(create_app(DefaultToolUse(Parrot()), tolerant=True), listen()) as tolerant,
     ):
         yield {False: strict.base_url, True: tolerant.base_url}
+
+
+def test_a_tolerant_server_waits_for_no_body_for_ever(urls: dict[bool, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 0.1)
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for length, status in ((900, b"408"), (8 << 30, b"413")):
+        with socket.create_connection(("127.0.0.1", urlsplit(urls[True]).port or 0), timeout=PATIENCE) as late:
+            late.sendall(head + b"Content-Length: %d\r\n\r\n{" % length)
+            assert late.recv(1 << 16).split(b" ")[1] == status
 
 
 def post(url: str, body: object) -> Any:

@@ -113,6 +113,8 @@ BODIES = [
         "OPENAI_API_KEY={}", "export LM_API_TOKEN={}", 'api_key: "{}"', "password={}", "bearer: {}", "https://host/#access_token={}",
         "-----BEGIN PRIVATE KEY-----\n{}\n", "nvapi" + "-abcdefghijklmnop1234", "ya29" + ".a0AfH6SMBabcdefghijklmnop1234",
         "rk" + "_live_abcdefghijklmnop1234", "Basic dXNlcjpwYXNzd29yZA==",
+        '{{"token": "{}"}}', "AccountKey={}", "Cookie: sid={}; a=b", "curl -u user:{}", "login me password {}",
+        "password is: {}", "https://hooks.slack.com/services/T0/B0/{}",
     ],
 )  # fmt: skip
 def test_a_secret_in_a_text_is_known_by_its_form_or_name(text: str) -> None:

@@ -13,7 +13,10 @@ import msgspec
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.endpoint_urls import route_of
 from lmdeck.relay.requests import RelayRequest
+from lmdeck.server.errors import body_refused
+from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import MAX_BODY_BYTES
+from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,29 +38,21 @@ class ToleranceMiddleware:
         if route is None or route.kind not in _CONVERTED:
             await self._app(scope, receive, send)
             return
-        body, last = await _read(receive)
+        try:
+            body = await read_body(scope, receive, MAX_BODY_BYTES)
+        except ClientGoneError:
+            return
+        except BodyRefusedError as error:
+            refusal = body_refused(error)
+            await json_response(refusal.body(scope["path"]), refusal.status)(scope, receive, send)
+            return
         try:
             converted = msgspec.json.encode(RelayRequest(route.kind, body).body)
         except LMStudioError:
             converted = body
-        pending = [
-            last if last["type"] != "http.request" else {"type": "http.request", "body": converted, "more_body": False}
-        ]
+        pending: list[Message] = [{"type": "http.request", "body": converted, "more_body": False}]
 
         async def replaced() -> Message:
             return pending.pop() if pending else await receive()
 
         await self._app(scope, replaced, send)
-
-
-async def _read(receive: Receive) -> tuple[bytes, Message]:
-    """Return a body, or as much of it as the server would read, and the last message."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if message["type"] != "http.request" or not message.get("more_body") or size > MAX_BODY_BYTES:
-            return b"".join(parts), message

@@ -27,7 +27,8 @@ _HEADER = re.compile(
 )
 _FIELD = re.compile(
     r"(auth|access|api|bearer|refresh|id|csrf|session|secret|security)[-_]?token$|^token$|secret|passw"
-    r"|(api|access|private|subscription|signing|encryption)[-_]?key$|authorization|credential|cookie"
+    r"|(api|access|account|client|license|master|private|service|shared|signing|subscription|encryption)[-_]?key$"
+    r"|authorization|credential|cookie|^auth[-_]?header$"
     r"|^(auth|bearer|pwd)$|passphrase|connection[-_]?string|(?-i:_(TOKEN|KEY|PAT|PWD)$)",
     re.IGNORECASE,
 )
@@ -44,12 +45,17 @@ _IN_TEXT = (
     (re.compile(r"\b(bearer)(:?\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1\2{REMOVED}"),
     (
         re.compile(
-            r"((?:api[-_]?key|passw(?:or)?d|passphrase|client[-_]secret|access[-_]token|--[\w-]{0,40}(?:token|key|secret)"
-            r"|(?-i:_TOKEN|_KEY|_SECRET))[\\\"']{0,9}\s?[=:]\s?[\\\"']{0,9})[^\s\\\"'&,;(]{8,}",
+            r"((?:\b(?:[\w-]{1,40}[-_])?(?:api[-_]?key|passw(?:or)?d|passphrase|client[-_]secret|access[-_]token)(?:\sis)?"
+            r"|\b[\w-]{0,40}(?:[-_](?:token|key|secret)|(?-i:[a-z0-9](?:Token|Key|Secret))|(?-i:_TOKEN|_KEY|_SECRET))"
+            r"|\b(?:token|key|secret)(?=\\{0,3}[\"']|=))[\\\"']{0,9}\s?[=:]\s?[\\\"']{0,9})[^\s\\\"'&,;(]{8,}",
             re.IGNORECASE,
         ),
         rf"\1{REMOVED}",
     ),
+    (re.compile(r"(\blogin\s{1,9}\S{1,80}\s{1,9}password\s{1,9})\S+", re.IGNORECASE), rf"\1{REMOVED}"),  # .netrc
+    (re.compile(r"((?:\s-u|--user)[\s=][\"']?[^\s:\"']{1,80}:)[^\s\"']+"), rf"\1{REMOVED}"),  # curl
+    (re.compile(r"(\bcookie:\s?)[^\n\\\"']+", re.IGNORECASE), rf"\1{REMOVED}"),
+    (re.compile(r"((?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/)[^\s\"'<>]+"), rf"\1{REMOVED}"),
     (re.compile(r"(://)[^/?#@\s\"'<>]{1,400}@"), rf"\1{REMOVED}@"),
     (
         re.compile(
