@@ -14,7 +14,7 @@ from subprocess import PIPE, Popen
 
 from lmdeck import LMStudio
 from results import Figures
-from starts import ENVIRONMENT, without_first
+from starts import without_first
 
 FAKE, PLAIN = "lmdeck's fake", "Starlette + uvicorn"
 WAYS = {FAKE: "fake", PLAIN: "plain"}
@@ -46,7 +46,7 @@ class RunningServer:
 def served(name: str, words: int) -> Iterator[RunningServer]:
     """Run a server whose answers have five times `words` words."""
     command = [sys.executable, str(SERVER), WAYS[name], str(words)]
-    with Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=ENVIRONMENT) as process:
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
         yield RunningServer(process)
         if process.stdin:
             process.stdin.close()

@@ -15,8 +15,6 @@ from results import Figures
 
 ASK = 'chat.completions.create(model="chunks-20", messages=[{"role": "user", "content": "Hi"}], stream=True)'
 ANCHORS = ("Python", "openai-python first token")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-"""Of the processes: without compiled modules, lmdeck would be compiled at each start, unlike the packages that pip compiles."""
 
 
 def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
@@ -64,7 +62,7 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
 
 def process_seconds(command: list[str]) -> float:
     """Return the CPU of a process, user and system."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         error = process.stderr.read() if process.stderr else b""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
