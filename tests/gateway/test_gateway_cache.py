@@ -235,7 +235,7 @@ def test_no_answer_of_a_variant_that_no_host_has_is_used(steps: list[tuple[str, 
             route=route_of("POST", "/v1/chat/completions"),
             headers={},
             body=msgspec.json.encode(given),
-            given=given,
+            fields=given,
             model="m",
         )
         got = await cached(request)
