@@ -30,6 +30,10 @@ class ReadTimer:
         if self._wait_ends_at < self._fires_at:
             self._set()
 
+    def is_over(self) -> bool:
+        """Whether the limit of the last wait is exceeded."""
+        return self._wait_ends_at <= self._loop.time()
+
     def cancel(self) -> None:
         """Release the timer."""
         if self._handle is not None:
@@ -42,7 +46,7 @@ class ReadTimer:
 
     def _fire(self) -> None:
         self._handle, self._fires_at = None, math.inf
-        if self._wait_ends_at <= self._loop.time():
+        if self.is_over():
             self._when_over()
         else:
             self._set()

@@ -64,6 +64,8 @@ class AiohttpResponse(Listener):
             if not data:
                 self._timer.begin_wait(remaining)
             while not data and not self._content.is_eof():
+                if self._timer.is_over():  # it fired while this task was being woken
+                    raise TimeoutError
                 self._waiter = self._loop.create_future()
                 await self._waiter
                 data = self._arrived()
