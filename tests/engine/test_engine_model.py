@@ -74,7 +74,7 @@ def test_it_knows_the_capital_of_france_streamed_or_not(engine: EngineServer) ->
 
 
 def test_max_tokens(engine: EngineServer) -> None:
-    body = chat(engine.base_url, messages=FRANCE, temperature=0, max_tokens=3).json
+    body = chat(engine.base_url, messages=FRANCE, temperature=0, seed=1, max_tokens=3).json
     assert body["choices"][0]["message"]["content"] == "The capital of"
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["stats"]["stop_reason"] == "maxPredictedTokensReached"
@@ -82,7 +82,7 @@ def test_max_tokens(engine: EngineServer) -> None:
 
 
 def test_a_stop_string_ends_the_answer_inside_a_token_and_is_counted(engine: EngineServer) -> None:
-    fields: dict[str, Any] = {"messages": FRANCE, "temperature": 0, "max_tokens": 16, "stop": ["ital of"]}
+    fields: dict[str, Any] = {"messages": FRANCE, "temperature": 0, "seed": 1, "max_tokens": 16, "stop": ["ital of"]}
     plain = chat(engine.base_url, messages=FRANCE, max_tokens=1).json["usage"]
     body = chat(engine.base_url, **fields).json
     assert body["choices"][0]["message"]["content"] == chat(engine.base_url, **fields, stream=True).text == "The cap"
@@ -176,7 +176,9 @@ def test_requests_queue_and_a_waiting_client_can_leave(engine: EngineServer) -> 
 
     def queue() -> None:
         answers.append(
-            chat(engine.base_url, messages=FRANCE, temperature=0, max_tokens=3).json["choices"][0]["message"]["content"]
+            chat(engine.base_url, messages=FRANCE, temperature=0, seed=1, max_tokens=3).json["choices"][0]["message"][
+                "content"
+            ]
         )
 
     with asking(engine.base_url, **ENDLESS, max_tokens=4000, stream=True) as first:

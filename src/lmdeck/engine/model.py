@@ -203,7 +203,7 @@ def _fields(asked: Sampling) -> dict[str, Any]:
         "frequency_penalty": asked.frequency_penalty,
         "logit_bias": list(asked.logit_bias.items()) if asked.logit_bias else None,
         "seed": None if asked.seed is None else asked.seed % RANDOM_SEED,
-        "cache_prompt": asked.seed is None or asked.temperature == 0,
+        "cache_prompt": asked.seed is None,
         "stop": list(asked.stop) or None,
     }
     return {name: value for name, value in chosen.items() if value is not None}
