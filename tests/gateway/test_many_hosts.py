@@ -37,10 +37,20 @@ def content(answer: Answer) -> str:
 
 
 def test_requests_are_spread_by_load(tmp_path: Path) -> None:
+    """A request goes to the host that answers fewer; none is answered before all have arrived."""
+    have_arrived = threading.Barrier(8)
+
+    def hold(request: Request) -> list[bytes | float]:
+        if request.method == "GET":
+            entry = {"type": "llm", "key": MODEL, "loaded_instances": [{"id": MODEL, "config": {"parallel": 4}}]}
+            return json_answer({"models": [entry]})
+        have_arrived.wait(PATIENCE)
+        return json_answer(completion("Hello."))
+
     with (
-        FakeLMStudio(strict=False, time_to_first_token=0.2) as one,
-        FakeLMStudio(strict=False, time_to_first_token=0.2) as other,
-        gateway(tmp_path, config_of([one, other], "[sticky]\nby = []")) as running,
+        Loopback(hold) as one,
+        Loopback(hold) as other,
+        gateway(tmp_path, config_of({"a": one.url, "b": other.url}, "[sticky]\nby = []")) as running,
     ):
         answers = at_once(8, lambda n: running.chat(str(n)))
         assert Counter(answer.headers["x-lmdeck-host"] for answer in answers) == {"a": 4, "b": 4}

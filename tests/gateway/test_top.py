@@ -19,6 +19,7 @@ import pytest
 from bodies import chunk
 from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
 from lmdeck.testing import FakeLMStudio
+from loopback import Loopback, json_answer
 from terminals import Terminal
 
 TOP = [sys.executable, "-m", "lmdeck", "top"]
@@ -185,3 +186,13 @@ def test_top_without_a_terminal_prints_the_state_once(fake: FakeLMStudio, tmp_pa
     done = subprocess.run([*TOP, "--url", running.url], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "No gateway answers" in done.stderr
+
+
+def test_top_refuses_what_answers_in_another_form() -> None:
+    """Another program at the address, or a gateway of another version, ends it with a sentence."""
+    for status in ({"hosts": [{"name": "a"}]}, {"hosts": 5}, {}):
+        with Loopback(lambda request, status=status: json_answer(status)) as server:
+            done = subprocess.run([*TOP, "--url", server.url], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "is not an lmdeck gateway" in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr

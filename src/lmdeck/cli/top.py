@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
@@ -40,6 +40,63 @@ NAME_GATEWAY = "Name the gateway with --url, and the operators' token with --tok
 WIDE = {"models", "model", "message"}
 WIDTHS = {"": 1, "state": 10, "phase": 9, "time": 7, "chunks/s": 8, "error": 16}
 HELP = "↑↓ select  s sort  c stop request  h host  d drain  q quit"
+
+
+class _Model(TypedDict):
+    loaded: bool
+
+
+class _Host(TypedDict):
+    name: str
+    up: bool
+    draining: bool
+    breaker: str
+    loading: str | None
+    running: int
+    error: str | None
+    models: dict[str, _Model]
+
+
+class _Queue(TypedDict):
+    running: int
+    waiting: int
+    oldest_wait: float | None
+
+
+class _OpenRequest(TypedDict):
+    request_id: str
+    key: str
+    model: str
+    host: str
+    phase: str
+    seconds: float
+    chunks_per_second: float | None
+
+
+class _Failure(TypedDict):
+    at: float
+    error: str
+    host: str
+    message: str
+
+
+class _Totals(TypedDict):
+    requests: int
+    errors: int
+    problems: int
+    hits: int
+
+
+class _Status(TypedDict):
+    """What the screen needs of `/gateway/status`."""
+
+    requests: int
+    totals: _Totals
+    hosts: list[_Host]
+    queues: dict[str, _Queue]
+    live: list[_OpenRequest]
+    errors: list[_Failure]
+
 
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The gateway's address.")]
 TokenEnv = Annotated[
@@ -109,8 +166,12 @@ class _Gateway:
             ConfigurationError: It is not a gateway, or refuses.
         """
         status: dict[str, Any] = self._ask("GET", "/gateway/status")
-        if "hosts" not in status:
-            raise ConfigurationError(f"{self.url} is not an lmdeck gateway.", hint=NAME_GATEWAY)
+        try:
+            msgspec.convert(status, _Status)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(
+                f"{self.url} is not an lmdeck gateway of this version: {error}.", hint=NAME_GATEWAY
+            ) from None
         return status
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
