@@ -14,7 +14,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # What needs no browser, no engine and no server from a system package: enough to find what a Python version changed.
 SHORT = [
     "tests/agent", "tests/client", "tests/files", "tests/parsing", "tests/pipeline", "tests/shape", "tests/streaming",
-    "tests/tools", "tests/values",
+    "tests/tools", "tests/transport", "tests/values",
 ]  # fmt: skip
 
 # Half of the time a test waits for a server, a browser or a process: two workers for each core keep it busy.
