@@ -82,4 +82,4 @@ def _figure(value: float) -> str:
     for limit, unit in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
+    return f"{round(value, 2):.3g}"
