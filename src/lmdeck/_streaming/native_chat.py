@@ -122,7 +122,7 @@ def _texts(output: list[Json], kind: str) -> str:
 
 def _calls(output: list[Json]) -> list[ServerCall]:
     readers = {"tool_call": _finished_call, "invalid_tool_call": _failed_call}
-    return [readers[item["type"]](item) for item in output if item.get("type") in readers]
+    return [reader(item) for item in output if (reader := readers.get(str(item.get("type"))))]
 
 
 def _finished_call(item: Json) -> ServerCall:

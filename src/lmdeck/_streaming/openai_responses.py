@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._responses.json_reader import DECODE_ERRORS
 from lmdeck._streaming.translator import (
     Json,
     as_raw,
@@ -274,6 +275,6 @@ def _decoded(arguments: object) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = msgspec.json.decode(arguments)
-        except msgspec.DecodeError:
+        except DECODE_ERRORS:
             return {}
     return dict(arguments) if isinstance(arguments, Mapping) else {}

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from way_fixtures import fake
+
+__all__ = ["fake"]
