@@ -27,7 +27,7 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import ModelDetails, Problem, Reply, Runtime, ToolCall
-from lmdeck.stats import Stats, Usage
+from lmdeck.stats import DraftTokens, Stats, Usage
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
@@ -273,6 +273,54 @@ def test_what_was_cached_or_reasoning_is_known_where_the_server_says() -> None:
     assert (silent + usage).cached_tokens == 4
 
 
+TWO_CALLS = {"tool_calls": [call_delta(number, f"c{number}", "f", "{}")["tool_calls"][0] for number in range(2)]}
+
+
+@pytest.mark.parametrize(
+    ("delta", "options", "problem"),
+    [
+        ({"content": "a"}, {"expects_call": True}, ("tool_call_missing", "`tool_choice` demanded a tool call")),
+        (call_delta(0, "c", "f", "{}"), {"expects_call": True}, None),
+        (TWO_CALLS, {"expects_one_call": True}, ("parallel_calls", "has 2 calls, but only one was allowed")),
+        (call_delta(0, "c", "f", "{}"), {"expects_one_call": True}, None),
+        ({"content": "a"}, {"expects_logprobs": True}, ("logprobs_missing", "the server did not send any")),
+    ],
+)
+def test_what_was_asked_for_and_did_not_come_is_told(
+    delta: dict[str, Any], options: dict[str, bool], problem: tuple[str, str] | None
+) -> None:
+    """The answer itself is kept; a demanded call is an error only where the caller wants it so."""
+    reply, _ = assemble(chunk(delta, "stop"), **options)
+    assert [each.code for each in reply.problems] == ([] if problem is None else [problem[0]])
+    assert problem is None or problem[1] in reply.problems[0].detail
+    assert reply.content or reply.tool_calls
+    if problem is not None and problem[0] == "tool_call_missing":
+        with pytest.raises(ToolCallMissingError, match="demanded a tool call"):
+            assemble(chunk(delta, "stop"), strict=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("requested", "answered", "differs"),
+    [
+        ("google/gemma-3-4b", "gemma-3-4b", False),
+        ("gemma-3-4b", "gemma-3-4b:2", False),
+        ("gemma-3-4b@q4_k_m", "Gemma-3-4B", False),
+        ("gemma-3-4b", "C:\\models\\gemma-3-4b.gguf", False),
+        ("gemma-3-4b", "/models/gemma-3-4b.gguf", False),
+        ("gemma-3-4b", None, False),
+        ("", "gemma-3-4b", False),
+        ("alias", "known", False),
+        ("gemma-3-4b", "gemma-3-12b", True),
+        ("gemma-3-4b", "gemma-3-4b-it", True),
+    ],
+)
+def test_another_model_than_the_requested_one_is_told(requested: str, answered: str | None, differs: bool) -> None:
+    """Instances, variants, publishers and files of one model are the same model, and so are its known names."""
+    reply, _ = assemble(chunk({"content": "a"}, "stop", model=answered), model=requested, model_names=["known"])
+    assert [problem.code for problem in reply.problems] == (["model_differs"] if differs else [])
+    assert reply.model == (answered or requested)
+
+
 @pytest.mark.parametrize(
     ("delta", "finish", "is_told"),
     [
@@ -310,6 +358,21 @@ def test_what_lm_studio_says_of_itself() -> None:
     )
     assert reply.model_info == ModelDetails(arch="qwen2", quant="Q8_0", format="gguf", context_length=4096)
     assert reply.runtime == Runtime(name="llama.cpp", version="1.21.0", supported_formats=["gguf"])
+
+
+@pytest.mark.parametrize(
+    ("stats", "draft_tokens"),
+    [
+        ({"total_draft_tokens_count": 5, "accepted_draft_tokens_count": 3, "rejected_draft_tokens_count": 2},
+         DraftTokens(total=5, accepted=3, rejected=2)),
+        ({"accepted_draft_tokens_count": 3}, DraftTokens(accepted=3)),
+        ({"total_draft_tokens_count": "many"}, None),
+        ({"tokens_per_second": 9.5}, None),
+    ],
+)  # fmt: skip
+def test_the_tokens_of_a_draft_model_are_counted(stats: dict[str, Any], draft_tokens: DraftTokens | None) -> None:
+    """LM Studio sends them beside its other statistics."""
+    assert assemble(body({"content": "a"}, stats=stats))[0].stats.draft_tokens == draft_tokens
 
 
 @pytest.mark.parametrize(

@@ -569,6 +569,46 @@ def test_what_is_no_json_body(body: bytes, kind: type[LMStudioError]) -> None:
         read_json(body)
 
 
+# --- an observer --------------------------------------------------------------------------------------------------------
+
+
+def observed(*pieces: bytes) -> tuple[list[tuple[bytes, list[Chunk]]], list[Chunk]]:
+    """Read pieces; return what an observer was called with, and the chunks."""
+    seen: list[tuple[bytes, list[Chunk]]] = []
+    target = ChatReader(200, {}, ChatAssembler(), observe=lambda data, chunks: seen.append((data, list(chunks))))
+    chunks = [each for piece in pieces for each in target.feed(piece)]
+    return seen, chunks + target.finish()
+
+
+def test_an_observer_sees_the_chunks_of_each_event() -> None:
+    """However the events were cut; at the end it is called with the last chunks, and without data."""
+    events = [chunk({"content": "In"}), chunk({"content": "deed."}), chunk({}, "stop")]
+    wire = b"".join(events) + DONE.rstrip()
+    for pieces in segmentations(wire):
+        seen, chunks = observed(*pieces)
+        assert [data for data, _ in seen] == [*(each[6:-2] for each in events), b"[DONE]", b""]
+        assert [[each.content for each in given] for _, given in seen] == [["In"], ["deed."], [""], [], []]
+        assert [each for _, given in seen for each in given] == chunks
+
+
+def test_an_observer_sees_the_last_chunks_of_an_answer_without_a_finish_reason() -> None:
+    """The end of the answer is where they are certain."""
+    seen, chunks = observed(chunk({"content": "Hi"}), DONE)
+    assert seen == [
+        (chunk({"content": "Hi"})[6:-2], [Chunk("Hi")]),
+        (b"[DONE]", []),
+        (b"", [Chunk(finish_reason="stop")]),
+    ]
+    assert chunks == [Chunk("Hi"), Chunk(finish_reason="stop")]
+
+
+def test_an_observer_sees_a_body_whole() -> None:
+    for pieces in segmentations(WHOLE):
+        seen, chunks = observed(*pieces)
+        assert [data for data, _ in seen] == [WHOLE, b""]
+        assert [each for _, given in seen for each in given] == chunks
+
+
 @pytest.mark.parametrize("parser", [StreamParser, lambda: None])
 def test_each_text_of_one_read_is_a_chunk(parser: Any) -> None:
     """However many events a read holds, and with markup between them, no text is lost, joined or moved."""

@@ -71,7 +71,8 @@ def test_a_body_without_text_is_no_answer(choices: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [{"error": {"message": "out of memory"}}, {"error": {"message": "out of memory"}, "choices": [{"text": ""}]}]
+    "failure",
+    [{"error": {"message": "out of memory"}}, {"error": {"message": "out of memory"}, "choices": [{"text": ""}]}],
 )
 def test_an_event_with_an_error_ends_the_answer(failure: dict[str, Any]) -> None:
     """With the text so far, also where it has choices too."""

@@ -94,7 +94,11 @@ def test_the_arguments_of_a_streamed_call(events: list[dict[str, Any]], argument
 def test_a_call_of_the_server_is_none_of_the_reply_and_is_known_while_it_runs() -> None:
     """The server may be silent until its tool has answered; then the next block starts."""
     target = reader(AnthropicTranslator())
-    for payload, is_in_call in [(START, False), (starts(SEARCH), True), (starts({"type": "text", "text": "So."}), False)]:
+    for payload, is_in_call in [
+        (START, False),
+        (starts(SEARCH), True),
+        (starts({"type": "text", "text": "So."}), False),
+    ]:
         (chunk,) = target.feed(event(payload))
         assert (target.is_in_call, chunk.event) == (is_in_call, ServerEvent(payload["type"], payload))
     assert target.partial().server_calls == [SEARCHED]
