@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from endpoint_readers import event, read, read_body, read_chunks, reader
 from lmdeck import MalformedStreamError, Usage
@@ -91,21 +92,51 @@ def test_the_arguments_of_a_streamed_call(events: list[dict[str, Any]], argument
     assert [each.tool_call for each in chunks if each.has_tool_call] == reply.tool_calls
 
 
-def test_a_call_of_the_server_is_none_of_the_reply_and_is_known_while_it_runs() -> None:
+def test_the_pieces_of_two_calls_may_alternate() -> None:
+    """Each belongs to the block with its index."""
+    reply = read(
+        AnthropicTranslator(),
+        starts(tool_use({})),
+        starts(tool_use({}, id="call_2"), 1),
+        adds("input_json_delta", 1, partial_json='{"q"'),
+        adds("input_json_delta", partial_json='{"q": 1}'),
+        adds("input_json_delta", 1, partial_json=": 2}"),
+        stops(1),
+        stops(),
+        ends("tool_use"),
+        STOP,
+    )
+    assert [(call.id, call.arguments) for call in reply.tool_calls] == [("call_1", {"q": 1}), ("call_2", {"q": 2})]
+    assert reply.problems == []
+
+
+def test_a_call_that_was_announced_and_did_not_come_is_told() -> None:
+    for reply in (
+        read(AnthropicTranslator(), adds("text_delta", text="So."), ends("tool_use"), STOP),
+        read_body(AnthropicTranslator(), {"content": "So.", "stop_reason": "tool_use"}),
+    ):
+        assert (reply.content, reply.finish_reason) == ("So.", "tool_calls")
+        assert [problem.code for problem in reply.problems] == ["tool_call_missing"]
+
+
+@pytest.mark.parametrize("kind", ["server_tool_use", "mcp_tool_use"])
+def test_a_call_of_the_server_is_none_of_the_reply_and_is_known_while_it_runs(kind: str) -> None:
     """The server may be silent until its tool has answered; then the next block starts."""
     target = reader(AnthropicTranslator())
+    search = {**SEARCH, "type": kind}
+    searched = replace(SEARCHED, provider={"type": kind, "server_label": "web"})
     for payload, is_in_call in [
         (START, False),
-        (starts(SEARCH), True),
+        (starts(search), True),
         (starts({"type": "text", "text": "So."}), False),
     ]:
         (chunk,) = target.feed(event(payload))
         assert (target.is_in_call, chunk.event) == (is_in_call, ServerEvent(payload["type"], payload))
-    assert target.partial().server_calls == [SEARCHED]
+    assert target.partial().server_calls == [searched]
     target.feed(event(ends()) + event(STOP))
     assert target.finish() == []
     reply = target.reply()
-    assert (reply.content, reply.tool_calls, reply.server_calls) == ("So.", [], [SEARCHED])
+    assert (reply.content, reply.tool_calls, reply.server_calls) == ("So.", [], [searched])
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,8 @@ def test_a_stream_as_documented() -> None:
     assert "".join(each.content for each in chunks) == "It rains."
     assert "".join(each.reasoning for each in chunks) == "Hm."
     assert [each.tool_call for each in chunks if each.has_tool_call] == reply.tool_calls
+    pieces = [each.tool_call_delta for each in chunks if each.tool_call_delta is not None]
+    assert [(piece.name, piece.arguments) for piece in pieces] == [("find", ""), ("", '{"q"'), ("", ": 1}")]
 
 
 def test_a_body_is_read_like_its_stream() -> None:

@@ -81,6 +81,16 @@ def test_blank_events_and_end_marks_mean_nothing(endpoint: Endpoint) -> None:
     assert reply.raw == [said, *(json.dumps(end).encode() for end in endpoint.ends)]
 
 
+@pytest.mark.parametrize("name", ["messages", "native", "responses"])
+def test_the_last_event_ends_the_answer(name: str) -> None:
+    """Whether the connection ends after it or not."""
+    endpoint = ENDPOINTS[name]
+    target = reader(endpoint.translator())
+    for payload, is_done in [(endpoint.says, False), *((end, end is endpoint.ends[-1]) for end in endpoint.ends)]:
+        target.feed(event(payload))
+        assert target.is_done is is_done
+
+
 @endpoints
 def test_an_event_may_have_its_name_beside_its_data(endpoint: Endpoint) -> None:
     target = reader(endpoint.translator())
