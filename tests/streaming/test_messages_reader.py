@@ -110,6 +110,19 @@ def test_the_pieces_of_two_calls_may_alternate() -> None:
     assert reply.problems == []
 
 
+def test_a_call_of_the_reply_is_known_until_the_answer_ends() -> None:
+    """Its arguments may arrive in one piece after minutes of silence."""
+    target = reader(AnthropicTranslator())
+    for payload, is_in_call in [
+        (START, False),
+        (starts(tool_use({})), True),
+        (stops(), True),
+        (ends("tool_use"), False),
+    ]:
+        target.feed(event(payload))
+        assert target.is_in_call is is_in_call
+
+
 def test_a_call_that_was_announced_and_did_not_come_is_told() -> None:
     for reply in (
         read(AnthropicTranslator(), adds("text_delta", text="So."), ends("tool_use"), STOP),
