@@ -31,8 +31,8 @@ def last_words(code: str) -> str:
 def test_an_integration_names_its_extra(module: str, package: str) -> None:
     found = last_words(f"import sys; sys.modules[{package!r}] = None; import lmdeck.contrib.{module}")
     assert found == (
-        f"ModuleNotFoundError: This part of lmdeck needs the package {package!r}, which is not installed: "
-        f'pip install "lmdeck[{module}]"'
+        f"ModuleNotFoundError: This part of lmdeck needs the package {package!r}, which is not installed. "
+        f'Install it with `pip install "lmdeck[{module}]"`.'
     )
 
 

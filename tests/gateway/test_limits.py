@@ -14,6 +14,7 @@ from itertools import chain
 
 import pytest
 
+from gateways import PATIENCE
 from lmdeck.errors import ConfigurationError, RateLimitError, ServerError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.budgets import MemoryBudgets
@@ -27,7 +28,8 @@ NOON = 20_000 * 86400.0 + 43200.0
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def limiter(request: pytest.FixtureRequest) -> AsyncIterator[Limiter]:
+async def limiter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Limiter]:
+    monkeypatch.setattr("lmdeck.gateway.limits.redis.ANSWER_SECONDS", PATIENCE)  # on a busy machine, too
     url = "memory:" if request.param == "memory" else request.getfixturevalue("redis_address")
     opened = Limiter.open(url)
     yield opened

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
+import socket
+import threading
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -168,3 +171,25 @@ def test_a_connection_is_used_again_after_a_body_whose_end_comes_late() -> None:
             for _ in range(3):
                 connection.request("GET", "/v1/models")
                 assert connection.getresponse().read() == b"{}"
+
+
+@pytest.mark.parametrize("attempt", range(25))
+def test_a_closed_server_leaves_no_connection_open(attempt: int) -> None:
+    """Not one either that the system accepted right before, which asyncio would forget."""
+    connections: list[socket.socket] = []
+    fake = FakeLMStudio().start()
+    address = (str(urlsplit(fake.base_url).hostname), urlsplit(fake.base_url).port)
+
+    def connect() -> None:
+        with contextlib.suppress(OSError):  # the port is closed
+            for _ in range(20):
+                connections.append(socket.create_connection(address, timeout=PATIENCE))
+                connections[-1].sendall(b"POST /v1/chat/completions HTTP/1.1\r\n")
+
+    connecting = threading.Thread(target=connect)
+    connecting.start()
+    fake.close()
+    connecting.join()
+    for connection in connections:
+        with closing(connection), contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""

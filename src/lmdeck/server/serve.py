@@ -34,6 +34,9 @@ SIGNAL_CHECK_SECONDS = 0.5  # on Windows, Ctrl-C does not interrupt a wait witho
 IDLE_SECONDS = 60
 """The time after which an idle connection is closed; long, since a client on a busy machine may be slow."""
 
+TURNS_TO_ACCEPT = 3
+"""The turns of the event loop from accepting a connection to the start of its protocol."""
+
 SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
 
@@ -154,7 +157,17 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def stop_listening(self) -> None:
-        """Close the port; open connections continue."""
+        """Close the port; open connections continue, and those that were just accepted begin.
+
+        asyncio leaves a connection open for ever, without a protocol, if it was accepted right before `Server.close` (CPython
+        issue 109564).
+        """
+        for server in self.servers:
+            for listener in server.sockets:
+                with suppress(NotImplementedError):  # the event loop of Windows has no readers
+                    self.loop.remove_reader(listener.fileno())
+        for _ in range(TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
 
@@ -186,8 +199,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port and all connections, and wait for the open requests to end."""
-        for server in self.servers:
-            server.close()
+        await self.stop_listening()
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.close()
