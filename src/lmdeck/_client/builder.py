@@ -1,4 +1,7 @@
-"""What `Chat` and `AsyncChat` share: an immutable request that methods extend, so that a chat can be kept and branched."""
+"""The builder of `Chat` and `AsyncChat`.
+
+It is immutable: each method returns a new one, so a chat can be stored and branched.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ class LoadProfiles:
 
     def to_apply(self, model: str) -> Mapping[str, Any] | None:
         """Return the load options of a model.
+
         None if there are none, or they were applied a short time ago.
         """
         options = self._options.get(model)

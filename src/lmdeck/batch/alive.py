@@ -61,6 +61,7 @@ class AliveLock:
 @cache
 def machine() -> str:
     """Return the name of the space in which process numbers are unique.
+
     It consists of the host and, on Linux, its boot and namespace.
     """
     parts = [socket.gethostname()]

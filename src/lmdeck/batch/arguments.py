@@ -95,6 +95,7 @@ def _hosts(session: Session, hosts: Sequence[str | BatchHost], max_concurrency: 
 
 def server_hosts(session: Session, addresses: Sequence[str], max_concurrency: int | None) -> list[ServerHost]:
     """Return the hosts at these addresses, or the client's own server.
+
     Each has its own connections and queue.
 
     Raises:

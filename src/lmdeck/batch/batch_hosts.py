@@ -40,6 +40,7 @@ class HostAnswer(Struct, frozen=True, kw_only=True):
 
 class HostState(Struct, frozen=True, kw_only=True):
     """What a host reports: its models, and the parallel limits of the loaded ones.
+
     `models` is None if the host has no list.
     """
 

@@ -78,6 +78,7 @@ def is_budget_used(error: Exception) -> bool:
 
 def delay_after(attempts: int, first: float) -> float:
     """Return the seconds to wait after the given number of attempts.
+
     They double each time, up to `LONGEST_DELAY`.
     """
     return float(min(first * 2 ** min(attempts - 1, 30), LONGEST_DELAY))

@@ -120,6 +120,7 @@ def custom_id_of(record: Mapping[str, Any], number: int) -> str:
 @lru_cache(maxsize=64)
 def endpoint_of(url: str) -> tuple[str, Kind]:
     """Return the full path and wire format of an endpoint.
+
     It may be named as `/v1/chat/completions`, `chat/completions` or by a URL.
 
     Raises:

@@ -94,6 +94,7 @@ class _Job:
 
     def cancel(self) -> None:
         """End the batch: running requests finish, and rows not yet sent become error rows.
+
         `run` resumes it.
 
         Raises:
@@ -174,6 +175,7 @@ class BatchJob(_Job):
 
     def run(self, on_progress: OnProgress | None = None, *, retry_failed: bool = False) -> BatchSummary:
         """Answer every row that has no answer yet, and write the output.
+
         `on_progress` is called about once a second.
 
         After a crash, run it again: answered rows are not sent again. Ctrl-C lets the running requests finish, then
@@ -312,6 +314,7 @@ def _result(row: StoredRow) -> BatchRow:
 @contextmanager
 def _stop_on_signals(worker: Worker, caught: list[int] | None) -> Iterator[None]:
     """On the first Ctrl-C or SIGTERM, stop a worker and record the signal in `caught`.
+
     A second signal has its default effect.
     """
     if caught is None:

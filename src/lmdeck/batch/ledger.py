@@ -96,6 +96,7 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 class LeaseOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of a lease: an answer, a final error, or neither.
+
     Without either, the request is sent again after `delay` seconds.
 
     `counts` is whether that was an attempt. `seconds` is the time that the answer took.
@@ -163,6 +164,7 @@ class Ledger:
 
     def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
         """Open a ledger, and create it if it does not exist.
+
         None is a ledger in the memory of this process.
 
         Raises:
@@ -232,6 +234,7 @@ class Ledger:
 
     def add_rows(self, start: int, rows: Sequence[InputRow]) -> None:
         """Add rows, numbered from `start`.
+
         Existing ones are skipped. The first row of the input is 0.
         """
         with self._translated(), self._transaction():

@@ -39,6 +39,7 @@ def ended_rows(ledger: Ledger) -> Iterator[StoredRow]:
 
 def output_line(batch_id: str, row: StoredRow) -> bytes:
     """Return a row as a line of OpenAI's batch output, without the line's end.
+
     Its fields are `id`, `custom_id`, `response` and `error`.
 
     The body of an answer is the server's, repaired. A row without an answer has an `error` with `code`, `message` and

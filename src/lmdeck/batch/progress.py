@@ -28,6 +28,7 @@ class HostProgress(Struct, frozen=True, kw_only=True):
 
 class BatchProgress(Struct, frozen=True, kw_only=True):
     """The progress of a batch.
+
     Rates are of the last half minute; `seconds_left` is None while they are unknown.
 
     `answered` and `failed` count rows; equal requests are answered together. `tokens_per_second` counts generated
@@ -115,6 +116,7 @@ def running_progress(
     totals: Totals, speed: tuple[float, float], hosts: Mapping[str, tuple[bool, int]], state: State = "running"
 ) -> BatchProgress:
     """Return the progress of a batch.
+
     `hosts` maps the name of each of this worker's hosts to whether it is up, and its number of running requests.
     """
     left = totals.rows - totals.answered - totals.failed

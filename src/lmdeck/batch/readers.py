@@ -1,4 +1,5 @@
 """Input files as a stream of records: JSONL, CSV and Parquet.
+
 A faulty line becomes a record with an error, and never stops the batch.
 
 A file is read in pieces, so that its size does not matter. JSON lines end at a newline only, since JSON may contain
@@ -29,6 +30,7 @@ _decode = msgspec.json.Decoder().decode
 
 class Record(Struct, frozen=True):
     """One record: the line where it begins, counted from 1, and its values or its error.
+
     In Parquet, the line is the row.
     """
 
@@ -39,6 +41,7 @@ class Record(Struct, frozen=True):
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file; its ending chooses the format.
+
     `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` and `.parquet` are known.
 
     Raises:

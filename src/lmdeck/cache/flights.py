@@ -15,6 +15,7 @@ from lmdeck.cache.sharing import SharedBody
 
 class Flight(Latch):
     """A request that was sent.
+
     The latch opens when its response begins (`body`), or when there is none.
 
     `keep` is called with each finished stream of the response.
@@ -46,6 +47,7 @@ class Flight(Latch):
 
 class Flights:
     """The open requests, by key.
+
     Tasks share only within their event loop, threads with each other.
     """
 

@@ -113,6 +113,7 @@ class _Lookup(Struct, frozen=True):
 
 class CachingHandler:
     """Answers a call from the cache or from an equal call that is already running.
+
     Otherwise it runs the next handler and stores its answer.
     """
 

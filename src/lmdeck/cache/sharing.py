@@ -47,6 +47,7 @@ class SharedBody:
 
     def join(self, at: int = 0) -> SharedResponse | None:
         """Return a response that begins with piece `at`.
+
         None if the connection was closed before the end.
         """
         raise NotImplementedError
@@ -200,6 +201,7 @@ class _SyncBody(SharedBody):
 
     def _wait(self, reader: SharedResponse) -> bytes | None:
         """Wait while another thread receives.
+
         Return what has arrived, or None if it is this thread's turn to receive.
         """
         interruption = current_interruption.get()

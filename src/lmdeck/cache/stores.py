@@ -46,6 +46,7 @@ class Entry(Struct, frozen=True, array_like=True):
 
 class Store(Protocol):
     """A place for entries, which may drop them at any time.
+
     The cache logs errors of the store; they never reach a request.
 
     `is_remote` marks a store that waits for a network, so that an event loop must not wait for it.

@@ -26,6 +26,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str] | None = None, settings: ClientSettings | None = None, name: str = "lmdeck") -> int:
     """Run the command line and return its exit code.
+
     If its packages are missing, print which extra to install.
 
     `settings` are those of a project, `name` is the command that its users type.

@@ -62,6 +62,7 @@ def root(
     ] = False,
 ) -> None:
     """Talk to LM Studio's local server.
+
     Without a command: show the server's status and what to do next.
 
     Where no option says otherwise, settings come from the environment, lmdeck.toml or pyproject.toml; LM_API_TOKEN holds the

@@ -112,6 +112,7 @@ class TerminalChat:
 
     def run(self) -> bool:
         """Read and answer lines until the user leaves.
+
         Return whether the last question was answered.
         """
         is_good = True

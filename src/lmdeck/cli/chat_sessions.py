@@ -1,4 +1,5 @@
 """Saved conversations of `lmdeck chat`: one JSON file each, readable by its owner only.
+
 The newest hundred are kept.
 """
 

@@ -1,4 +1,5 @@
 """The commands by name: where each is implemented, and its one-line summary.
+
 Modules are imported when a command is used.
 """
 

@@ -67,6 +67,7 @@ def serve(
 
 def pull_with_progress() -> Path:
     """Download the weights if missing, and return their path.
+
     Progress is a bar, or one line without a terminal.
     """
     if not errors.is_terminal:

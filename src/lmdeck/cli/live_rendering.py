@@ -73,6 +73,7 @@ def _flattened(tokens: Iterable[Token]) -> Iterator[Token]:
 
 class Screen:
     """A live view of an answer; plain text if standard output is not a terminal.
+
     `content` is the text shown so far.
     """
 

@@ -24,6 +24,7 @@ def safe(text: str) -> str:
 
 def echo_json(value: object, *, on_one_line: bool = False) -> None:
     """Print a value as JSON.
+
     Control characters, and what the output's encoding lacks, are escaped.
     """
     encoded = msgspec.json.encode(value)
@@ -35,6 +36,7 @@ def echo_json(value: object, *, on_one_line: bool = False) -> None:
 
 def write(text: str) -> None:
     """Write text to standard output and flush.
+
     A closed pipe (`… | head -1`) ends the command silently.
     """
     try:

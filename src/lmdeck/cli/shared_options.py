@@ -38,6 +38,7 @@ class Shared:
     @property
     def settings(self) -> ClientSettings:
         """The settings of all levels.
+
         An address of a later level replaces an earlier one as a whole.
         """
         merged: dict[str, Any] = {}

@@ -146,6 +146,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Parse a recording again, offline, and show the results.
+
     The exit code is 1 if an answer has an error.
     """
     from lmdeck.testing.recordings.cassette import load

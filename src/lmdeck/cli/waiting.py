@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 def waiting(what: str) -> AbstractContextManager[object]:
     """Show a spinner and the elapsed time until the block ends.
+
     If standard error is not a terminal, it shows nothing.
     """
     if sys.stderr is None or not sys.stderr.isatty():

@@ -18,6 +18,7 @@ __all__ = ["Config", "create_app"]
 
 def create_app(config: Config | None = None, *, admission: Admission | None = None) -> Gateway:
     """Return the gateway as an ASGI application.
+
     Without a configuration, it has one host, `http://localhost:1234`.
 
     `admission` replaces the keys and limits of the configuration.

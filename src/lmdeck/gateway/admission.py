@@ -1,4 +1,5 @@
 """Admission: keys, limits and budgets as a protocol.
+
 The default admits every request.
 """
 
@@ -20,6 +21,7 @@ CLIENT_GONE = 499
 
 class Principal(Struct, frozen=True, kw_only=True):
     """The holder of a key: its name, and patterns of the models that it may use.
+
     The name is `""` if no keys are required.
 
     Without patterns, it may use all models.

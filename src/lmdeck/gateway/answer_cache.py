@@ -40,6 +40,7 @@ def open_cache(config: CacheConfig) -> Cache | None:
 
 class CachedAnswers:
     """Answers requests from the cache or from an equal request that is already running.
+
     Otherwise it runs the next handler and stores its answer.
     """
 

@@ -1,4 +1,5 @@
 """The delivery of one answer to its client.
+
 A waiting client gets heartbeats; one that does not read is disconnected.
 """
 
@@ -34,6 +35,7 @@ _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-
 
 class AnswerSender:
     """Sends an answer.
+
     `blocked_since` is the time since which the client has not read, or None.
     """
 

@@ -64,6 +64,7 @@ _log = logging.getLogger("lmdeck.gateway")
 
 def admission_from(config: Config) -> Admission:
     """Return the keys and limits of a configuration.
+
     Without `[store]` and required keys, nothing is stored.
     """
     if not (config.auth.required or config.store.url):
@@ -125,6 +126,7 @@ class Gateway:
 
     def add_route(self, method: str, path: str, endpoint: Endpoint, access: Access = "key") -> None:
         """Add an endpoint of the gateway itself.
+
         It is for everybody (`open`), for holders of a key, or for operators.
         """
         self._routes.add(method, path, endpoint, access)
@@ -296,6 +298,7 @@ class Gateway:
     @staticmethod
     async def _run_while_connected(scope: Scope, receive: Receive, work: RelayedRequest) -> None:
         """Run a request until the client leaves.
+
         The gateway's own server reports that without a task that waits for it.
 
         Raises:
@@ -390,6 +393,7 @@ async def _health(_: IncomingRequest) -> HTTPAnswer:
 
 def _trusted_hosts(config: Config) -> AllowedHosts:
     """Return the host names that the gateway answers to.
+
     All are allowed if clients need a key, which no foreign web page has.
     """
     if config.auth.required:

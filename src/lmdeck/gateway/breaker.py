@@ -1,4 +1,5 @@
 """The circuit breaker of a host.
+
 Repeated faults take the host out of rotation until it has answered a probe.
 """
 
@@ -45,6 +46,7 @@ class Breaker:
 
     def note_abandoned(self) -> None:
         """Record that a request ended without a verdict about the host.
+
         The next one may be the trial.
         """
         self._is_on_trial = False

@@ -52,6 +52,7 @@ def _check(*, ok: bool, name: str, reason: str) -> None:
 
 class HostConfig(_Section, frozen=True):
     """One LM Studio server.
+
     `weight` is its share of the load, `token_env` the environment variable with its API token.
 
     `parallel` overrides how many answers a model generates at once. With `max_models`, the gateway unloads the model that was
@@ -123,6 +124,7 @@ class StickyConfig(_Section, frozen=True):
 
 class RoutingConfig(_Section, frozen=True):
     """How hosts are watched and chosen.
+
     `poll` and `probe` (of a host that is down) are in seconds.
 
     `faults` failures within `fault_window` seconds take a host out of rotation until a probe succeeds.
@@ -196,6 +198,7 @@ class ServerConfig(_Section, frozen=True):
 
 class CacheConfig(_Section, frozen=True):
     """The cache of exact answers.
+
     `url` is `sqlite:///path`, `memory:` or `redis://…`; `""` is `gateway-cache.db`.
 
     `ttl` is the longest age in seconds of an answer that is used. With `shared`, holders of all keys see each other's answers.
@@ -214,6 +217,7 @@ class CacheConfig(_Section, frozen=True):
 
 class StoreConfig(_Section, frozen=True):
     """Where keys and usage are stored: `sqlite:///path` or `postgresql://…`.
+
     `""` is `gateway.db` if keys are required.
 
     `keep_days`: how long single requests are kept; totals stay. `recordings`: a folder for recordings of failed requests, which
@@ -291,6 +295,7 @@ class AdminConfig(_Section, frozen=True):
 
 class Config(_Section, frozen=True):
     """The configuration of a gateway.
+
     The default is one host, `http://localhost:1234`, and no keys.
     """
 
@@ -342,6 +347,7 @@ class Config(_Section, frozen=True):
     @classmethod
     def load(cls, path: str | Path | None, server: Mapping[str, object] | None = None) -> Config:
         """Read a configuration file; None is the default configuration.
+
         `server` has settings that override those of its table `[server]`.
 
         Raises:
@@ -353,6 +359,7 @@ class Config(_Section, frozen=True):
     @classmethod
     def parse(cls, text: str, origin: str = "the configuration") -> Config:
         """Read a configuration from TOML text, or from JSON, which starts with a brace.
+
         Errors name `origin`.
 
         Raises:
@@ -378,6 +385,7 @@ class Config(_Section, frozen=True):
 
     def profile_of(self, model: str) -> dict[str, Any] | None:
         """Return the load options of a model; None if it has no profile.
+
         A name may be a pattern such as `qwen*`.
         """
         exact = self.profiles.get(model)

@@ -115,6 +115,7 @@ _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*[=.]""")
 
 def _line_of(text: str, setting: str) -> int | None:
     """Return the line of a setting such as `hosts[1].weight`, or of the table that lacks it.
+
     None if it is not found.
     """
     table, _, key = setting.rpartition(".")

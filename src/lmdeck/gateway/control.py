@@ -1,4 +1,5 @@
 """Endpoints for operators that act on the running gateway.
+
 They cancel a request, drain a host, or return it to rotation.
 """
 

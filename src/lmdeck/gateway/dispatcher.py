@@ -299,6 +299,7 @@ async def read_on(stream: ResponseStream[Any], response: AsyncResponse) -> None:
 
 async def _settle(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
     """Record an answer before its end, or its error, is passed on.
+
     What a client has received is therefore always recorded.
     """
     _note_usage(request, stream)
@@ -308,6 +309,7 @@ async def _settle(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
 
 def _note_usage(request: GatewayRequest, stream: ResponseStream[Any]) -> None:
     """Record the tokens of an answer.
+
     They are the host's count, or the number of chunks received if the answer was not finished.
     """
     outcome = request.outcome

@@ -18,6 +18,7 @@ DEEPEST = 12
 
 def cost_of(fields: Mapping[str, Any], size: int) -> tuple[int, int]:
     """Return the estimated tokens of a request's prompt and of its longest answer.
+
     `size` is its length in bytes.
     """
     longest = next(

@@ -43,6 +43,7 @@ class _Line(Generic[Q]):
 
 class FairQueue(Generic[Q]):
     """The waiting requests of one model.
+
     Adding and removing take constant time, choosing is linear in the number of keys.
 
     Entries in the background have separate lines, which are served when all others are empty.

@@ -51,6 +51,7 @@ def error_response(kind: Kind, error: LMStudioError, headers: Mapping[str, str] 
 
 class IncomingRequest:
     """A request of a client, as it arrives.
+
     Header names are in lower case; `params` are the path parameters of one of the gateway's own endpoints.
     """
 
@@ -196,6 +197,7 @@ class Routes:
 
     def add(self, method: str, path: str, endpoint: Endpoint, access: Access) -> None:
         """Add an endpoint.
+
         `{name}` in the path stands for one segment, `{name:path}` for one or more.
         """
         if "{" not in path:

@@ -192,6 +192,7 @@ class KeyAdmission:
 
     async def end(self, admitted: Admitted, outcome: RequestOutcome) -> None:
         """Settle the budgets of a request and commit its usage.
+
         Both happen even if the waiting task is cancelled.
         """
         ending = asyncio.ensure_future(self._end(admitted, outcome))

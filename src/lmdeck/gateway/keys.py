@@ -45,6 +45,7 @@ def new_key(
     now: float | None = None,
 ) -> tuple[str, Key]:
     """Create a key; return its secret and its record.
+
     The secret is not stored and cannot be shown again.
 
     Raises:
@@ -70,6 +71,7 @@ def new_key(
 
 def key_in(headers: Mapping[str, str]) -> str:
     """Return the secret that a request sends, or `""`.
+
     It is in `Authorization: Bearer …`, as OpenAI's clients send it, or in `x-api-key`, as Anthropic's do.
 
     If both headers are there, the one with the form of a key counts. Header names are in lower case.
@@ -81,6 +83,7 @@ def key_in(headers: Mapping[str, str]) -> str:
 
 class KeyRing:
     """The keys of a store, in memory.
+
     It reads them again every two seconds, so that a revoked key soon stops working.
     """
 
@@ -113,6 +116,7 @@ class KeyRing:
 
     async def keep_fresh(self) -> None:
         """Read the keys every two seconds.
+
         While the store does not answer, the known keys remain valid.
         """
         has_failed = False

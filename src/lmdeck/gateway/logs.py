@@ -1,4 +1,5 @@
 """JSON logs: one object per line on standard error.
+
 They contain request ids, but no bodies, keys or tokens.
 """
 

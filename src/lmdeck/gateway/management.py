@@ -26,6 +26,7 @@ DOWNLOAD = "/api/v1/models/download"
 
 def management_routes(pool: HostPool, *, for_operators: bool) -> Iterator[tuple[str, str, Endpoint, Access]]:
     """Yield the endpoints: method, path, endpoint and access.
+
     Where keys are required, they are for operators.
     """
     access: Access = "operator" if for_operators else "open"

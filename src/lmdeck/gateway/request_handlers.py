@@ -1,4 +1,5 @@
 """A request and its answer between admission and routing, and the handlers in that place.
+
 A cache is such a handler.
 """
 
@@ -56,6 +57,7 @@ class GatewayRequest(Struct, kw_only=True):
     @property
     def has_effects(self) -> bool:
         """Whether sending the request twice would do something twice.
+
         Requests that are passed on unchanged may, and those for which the host runs tools.
         """
         if self.relay is None:

@@ -24,6 +24,7 @@ SHOWN_ERRORS = 50
 
 class Bucket(Struct, kw_only=True):
     """Sums over the requests that ended in a span of time.
+
     The span starts at `at`, in seconds since 1970.
     """
 

@@ -209,6 +209,7 @@ class Scheduler:
 
     def note_load_ended(self, host: Host, model: str, error: LMStudioError | None) -> None:
         """Record the end of an explicit load.
+
         After a failure, the host pauses before the next attempt.
         """
         host.loading = host.unloading = None
@@ -305,6 +306,7 @@ class Scheduler:
 
     def _loads_explicitly(self, host: Host, model: str) -> bool:
         """Whether the gateway loads a model by a separate request.
+
         Otherwise the first request for the model loads it.
         """
         if host.api != "v1":
@@ -397,6 +399,7 @@ class Scheduler:
 
 def _reserved_slots(host: Host, ticket: Ticket, model: str) -> int:
     """Return how many slots of a host a request must leave free.
+
     That is one for a background request, if there are several.
     """
     return int(ticket.is_background and host.parallel(model) > 1)

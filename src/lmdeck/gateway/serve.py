@@ -1,4 +1,5 @@
 """Serving the gateway on uvicorn, in one process or in one of several.
+
 At SIGTERM, open requests may finish within a limit; then each ends with an error in its format.
 """
 

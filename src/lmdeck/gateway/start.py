@@ -63,6 +63,7 @@ def become_server(path: str | None, server: Mapping[str, object]) -> NoReturn:
 
 def allow_connections(count: int) -> None:
     """Raise the limit of open files as far as allowed, also for processes started later.
+
     Each request needs a connection of the client and one to the host.
     """
     if sys.platform == "win32":

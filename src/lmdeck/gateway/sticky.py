@@ -21,6 +21,7 @@ def conversation_key(
     config: StickyConfig, headers: Mapping[str, str], owner: str, model: str, fields: Mapping[str, Any]
 ) -> bytes | None:
     """Return a hash that identifies a conversation, or None.
+
     `owner` separates the conversations of different keys.
     """
     for each in config.by:
@@ -70,6 +71,7 @@ def _hashed(*parts: bytes) -> bytes:
 
 def _start_of(fields: Mapping[str, Any]) -> bytes | None:
     """Return the part of a conversation that all its requests share.
+
     That is the system text and the first user message.
     """
     messages = fields.get("messages", fields.get("input"))

@@ -177,6 +177,7 @@ async def _answer(name: str, arguments: tuple[object, ...], request: Request) ->
 @cache
 def _endpoint(name: str) -> Callable[..., Awaitable[Response]]:
     """Return the function of an endpoint.
+
     Its module is imported by its first request: a test uses one or two of them.
     """
     module, _, function = name.partition(".")

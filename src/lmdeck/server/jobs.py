@@ -194,6 +194,7 @@ class DecisionJob(Struct, frozen=True, kw_only=True):
 
 class Decided(Struct, frozen=True, kw_only=True):
     """The probabilities of each question's options, in order.
+
     None if the model declines to answer it.
     """
 
@@ -203,6 +204,7 @@ class Decided(Struct, frozen=True, kw_only=True):
 
 class LoadJob(Struct, frozen=True, kw_only=True):
     """A model to load.
+
     `config` holds the other parameters of `POST /api/v1/models/load` that were sent.
     """
 
@@ -221,6 +223,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
 class DownloadState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The progress of a download, in LM Studio's fields (docs, `2_rest/download-status.md`).
+
     Times are ISO 8601.
     """
 

@@ -214,6 +214,7 @@ class _Server(uvicorn.Server):
 
 def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object] | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM.
+
     `on_ready` is called with the base URL once connections are accepted.
     """
     url = base_url(listener)

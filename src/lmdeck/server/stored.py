@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 class StoredResponses:
     """The most recent responses of this server, each with its whole history.
+
     The oldest are dropped first.
     """
 

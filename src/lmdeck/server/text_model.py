@@ -49,6 +49,7 @@ class LetterChoice(Struct, frozen=True):
 
 class Generation(Struct, frozen=True, kw_only=True):
     """A text to generate.
+
     `prompt` is a history for the chat template, or a raw text to continue.
     """
 

@@ -26,6 +26,7 @@ _CONVERTED = frozenset({"chat", "completions", "messages", "responses"})
 
 class ToleranceMiddleware:
     """Middleware that converts request bodies.
+
     Bodies that cannot be converted are passed on, and refused with LM Studio's message.
     """
 

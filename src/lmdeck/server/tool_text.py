@@ -117,6 +117,7 @@ class CallFinder:
 
 class ConstrainedCall:
     """A parser of the single call that the grammar allows.
+
     It passes the arguments on as they arrive.
     """
 
@@ -142,6 +143,7 @@ class ConstrainedCall:
 
     def finish(self) -> Iterator[BackendEvent]:
         """Yield the pending arguments without the end marker.
+
         A call cut off before its name ends is text.
         """
         rest, self._pending = self._pending.removesuffix(_TAIL), ""

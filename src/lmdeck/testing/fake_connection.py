@@ -56,6 +56,7 @@ class Wire:
 
     async def send(self, data: bytes, *, is_last: bool = False) -> None:
         """Send bytes, sometimes split in two at a random position.
+
         The split may fall within a character or a marker. The last bytes end the response.
         """
         is_cut = self._cuts and len(data) > 1 and self.rng.random() < _CUT_CHANCE

@@ -106,6 +106,7 @@ class FakeModelStore:
 
     def describe(self) -> list[ModelDescription]:
         """Return the models, loaded ones first.
+
         The first one answers requests that do not name a model.
         """
         models = sorted(self.models.values(), key=lambda model: (model.type in NO_CHAT, not model.instances))

@@ -60,6 +60,7 @@ def environment(fake: FakeLMStudio) -> Iterator[None]:
 @contextmanager
 def block_other_connections(fake: FakeLMStudio, *, allow_all: bool = False) -> Iterator[None]:
     """Block connections to other machines and to LM Studio's port.
+
     Other local servers remain reachable.
 
     Raises:

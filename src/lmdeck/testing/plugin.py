@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def fake_lmstudio(request: pytest.FixtureRequest) -> Iterator[FakeLMStudio]:
     """A fake LM Studio for this test, see `lmdeck.testing.FakeLMStudio`.
+
     The marker `lmstudio` sets its options.
     """
     marker = request.node.get_closest_marker("lmstudio")

@@ -22,6 +22,7 @@ ANSWERING = (
 
 class ToolUse(Struct, frozen=True, kw_only=True):
     """A tool call that the application answered, with its arguments and result.
+
     It is read from the application's next request.
     """
 

@@ -112,6 +112,7 @@ class _AnswerEntry(Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
     """A scenario file.
+
     Without `strict`, a request without a scripted answer gets its own text back.
     """
 
@@ -164,6 +165,7 @@ class Scenario(Struct, forbid_unknown_fields=True, kw_only=True):
 
 def _user_says(words: str, *, calls: bool) -> Callable[[SentRequest], bool]:
     """Return a condition: the last user message contains `words`.
+
     The result of a call is not answered by the same call again.
     """
     return lambda request: words.lower() in request.last_user.lower() and not (calls and request.brings_tool_result)

@@ -193,6 +193,7 @@ class ScriptedBackend:
 
     def _raise_scripted_error(self, exchange: FakeExchange) -> None:
         """Use the next scripted answer if it is a refusal, a fault or the function of a path.
+
         No other kind fits embeddings.
         """
         first = self._script.peek(exchange.rule)
@@ -243,6 +244,7 @@ def _from_schema(answer: Answer, job: ChatJob) -> Answer:
 
 def _limited(events: Iterable[BackendEvent], prompt_tokens: int, max_tokens: int) -> Iterator[BackendEvent]:
     """Yield the events of an answer up to `max_tokens` pieces of text and reasoning.
+
     Calls are never cut.
     """
     left = max_tokens

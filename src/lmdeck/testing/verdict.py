@@ -152,6 +152,7 @@ def _run(
 @contextmanager
 def _server(fake: FakeLMStudio, timeout: float, *, repaired: bool) -> Iterator[str]:
     """Yield the base URL for the program.
+
     The repair's limits on silence expire before the program counts as hung.
     """
     if not repaired:

@@ -42,6 +42,7 @@ class ResumedRun(Struct, frozen=True):
 
 class StreamedAnswer:
     """One answer to one request.
+
     `outcome` is the complete reply, the paused run, or the part received so far.
 
     The sender checks `is_finished` at each frame and calls `end` or `end_async` once it is true, before it requests the next
@@ -59,6 +60,7 @@ class StreamedAnswer:
         resumed: ResumedRun | None = None,
     ) -> None:
         """Prepare the answer to `chat`, a function that returns the chat to run.
+
         It is called on the event loop of the run. `resumed` is a paused run to resume.
 
         `with_details` is for development: errors are sent unchanged. Otherwise a neutral sentence is sent, with the
@@ -82,6 +84,7 @@ class StreamedAnswer:
     @property
     def outcome(self) -> Reply | PausedRun:
         """The reply: complete, or partial with a problem that says how it ended.
+
         A partial reply has an empty `finish_reason`.
 
         If calls wait for a decision, it is the paused run.
@@ -90,6 +93,7 @@ class StreamedAnswer:
 
     def end(self, on_end: OnEnd | None) -> None:
         """Call `on_end` with the outcome, once.
+
         An exception is logged, and reported in the last frame.
         """
         if on_end is None or self._is_ended or not self.is_started:
@@ -116,6 +120,7 @@ class StreamedAnswer:
 
     async def frames(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
         """Run the chat and yield server-sent events.
+
         A comment follows each `heartbeat` seconds of silence.
         """
         async with aclosing(self._run()) as events, aclosing(_with_heartbeat(events, heartbeat)) as frames:

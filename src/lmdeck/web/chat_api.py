@@ -38,6 +38,7 @@ NOT_LOGGED_IN = RefusedRequest(401, "You are not logged in.", "Log in and ask ag
 
 class RequestedChat(Struct, Generic[C], frozen=True, kw_only=True):
     """A chat to run and stream.
+
     `conversation` is the id of the stored conversation, to which `on_end` appends the reply.
     """
 
@@ -137,6 +138,7 @@ class ChatApi(Struct, frozen=True, kw_only=True):
 
 def login_redirect(login_url: str | None, method: str, accept: str, path: str) -> str | None:
     """Return where to send a browser that opens the page without being logged in.
+
     None for all other requests.
     """
     if login_url is None or method != "GET" or not prefers_html(accept):

@@ -111,6 +111,7 @@ def chat_section(
     examples: Sequence[str] = EXAMPLES,
 ) -> str:
     """Return the chat element, for a page that loads the script and the style sheet.
+
     All values are escaped.
 
     `token` is a CSRF token.

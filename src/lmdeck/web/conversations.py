@@ -91,6 +91,7 @@ class Conversations:
 
     def newest(self, owner: str) -> list[dict[str, Any]]:
         """Return an owner's conversations, the newest first.
+
         Each is `id`, `title` and `updated` (seconds since 1970).
         """
         with self._open() as database:
@@ -153,6 +154,7 @@ class Conversations:
         resumed: PausedRun | None = None,
     ) -> None:
         """Append an answer with all its rounds.
+
         Of an interrupted answer, that is the part that was received.
 
         A paused run is stored with it, until `take_paused`. The answer of a `resumed` run continues the one that was
@@ -174,6 +176,7 @@ class Conversations:
 
     def paused(self, key: str, owner: str) -> PausedRun | None:
         """Return the paused run of a conversation, without removing it.
+
         None if no calls wait for a decision.
         """
         with self._open() as database:
@@ -185,6 +188,7 @@ class Conversations:
 
     def take_paused(self, key: str, owner: str, run: str) -> PausedRun | None:
         """Return a paused run and remove it, so that it is resumed once.
+
         None if it no longer waits.
 
         Of several threads and processes, one gets it. If that one dies, the calls are lost rather than repeated.
@@ -231,6 +235,7 @@ class Conversations:
         in_place_of: str | None = None,
     ) -> None:
         """Append messages; the first user message becomes the title.
+
         A removed conversation is not created again.
 
         The first message replaces the one with the call `in_place_of`, if there is one.
@@ -261,6 +266,7 @@ class Conversations:
 
 def _before_question(messages: list[StoredMessage], index: int) -> list[StoredMessage]:
     """Return the messages before the question with an index, counted from 0.
+
     All of them if there is no such question.
     """
     questions = [at for at, message in enumerate(messages) if message.role == "user"]

@@ -96,6 +96,7 @@ def report(error: Exception, what: str, *, with_details: bool) -> LMStudioError:
 
 def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> PageErrorResponse:
     """Return the answer of a view that raised `error`.
+
     It is a page if the `Accept` header prefers HTML, otherwise JSON.
 
     The status is 413, 500, 502, 503 or 504: never one that blames the visitor for the site's token or model.
@@ -118,6 +119,7 @@ def error_answer(error: LMStudioError, *, accept: str, with_details: bool) -> Pa
 
 def sentence_for(error: Exception, otherwise: str) -> str:
     """Return a sentence that helps a visitor, else `otherwise`.
+
     It says that the model is unavailable or too slow, or the text too long.
     """
     status = status_of(error) if isinstance(error, LMStudioError) else 500
@@ -131,6 +133,7 @@ def status_of(error: LMStudioError) -> int:
 
 def prefers_html(accept: str) -> bool:
     """Whether HTML is accepted by name, and JSON is not.
+
     Browsers name HTML when they open a page.
     """
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}

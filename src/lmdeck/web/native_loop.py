@@ -25,6 +25,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 def wait_for(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
     """Run a coroutine on a loop in another thread, with this thread's context variables.
+
     Return its result.
 
     A greenlet is woken through its hub, as in gevent's thread pool, because gevent's locks work within one thread only.

@@ -11,6 +11,7 @@ _NOTHING = object()
 
 def owner_of(user: object) -> str | None:
     """Return the owner's id as text.
+
     `user` is a text, an integer, a UUID, or an object with such an `id`.
 
     None for an unknown user: None, an empty text, or an object whose `id` is None.

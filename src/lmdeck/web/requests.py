@@ -80,6 +80,7 @@ class PageQuestion(Struct, frozen=True):
 
 class PageDecisions(Struct, frozen=True):
     """The decisions on the calls of a paused `run` of a stored `conversation`, by call id.
+
     See `lmdeck.PausedRun`.
     """
 

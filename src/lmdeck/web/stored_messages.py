@@ -70,6 +70,7 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
 
     def history(self) -> list[Message]:
         """Return the messages to send, without reasoning and without calls that have no result.
+
         Servers reject such calls.
 
         An interrupted answer ends with a note; without it, models imitate the abrupt ending.
@@ -142,6 +143,7 @@ def _rounds(reply: Reply) -> Iterator[Round]:
 
 def _rounds_of_messages(reply: Reply) -> Iterator[Round]:
     """Reconstruct the rounds of a reply that the application built from messages.
+
     The last round has the reply's reasoning.
     """
     outcomes = {message.tool_call_id: _text(message) for message in reply.messages if message.role == "tool"}

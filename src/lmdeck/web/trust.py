@@ -106,6 +106,7 @@ def refuse_request(
 
 def _is_same_site(headers: Mapping[str, str], host: str, hosts: AllowedHosts) -> bool:
     """Whether a request comes from a page of this server, or from a program.
+
     A program sends neither header.
     """
     if headers.get("sec-fetch-site", "none").lower() not in {"same-origin", "none"}:
@@ -119,6 +120,7 @@ def _is_same_site(headers: Mapping[str, str], host: str, hosts: AllowedHosts) ->
 
 def _has_body(headers: Mapping[str, str]) -> bool:
     """Whether a request has a body: by its framing (RFC 9112, section 6), or its media type.
+
     HTTP/2 has only the latter.
     """
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers or "content-type" in headers
@@ -163,6 +165,7 @@ def _is_local(name: str) -> bool:
 
 def content_security_policy(static_origin: str = "", *, framed: bool = False) -> str:
     """Return the policy of the chat page: own scripts and styles only, and no framing.
+
     Its origin and `static_origin` are allowed sources.
 
     With `framed`, pages of the same origin may frame it.

@@ -142,6 +142,7 @@ def check_structured(context: DoctorContext) -> str:
 
 def _send_optional(what: str, send: Callable[[], Reply]) -> Reply:
     """Send an optional request.
+
     Errors of the model become a warning, transport errors propagate.
     """
     with waiting(what):

@@ -1,4 +1,5 @@
 """The Django integration, for Django 5.2 and 6.
+
 Add `"lmdeck.contrib.django"` to `INSTALLED_APPS`.
 
     from lmdeck.contrib.django import lm

@@ -11,6 +11,7 @@ from lmdeck.web.native_loop import NativeThread
 
 def add_static_files() -> None:
     """Add the folder of the page's files to those that `staticfiles` searches.
+
     All frameworks share it.
     """
     folders: list[object] = list(settings.STATICFILES_DIRS)

@@ -24,6 +24,7 @@ def answer(
     max_rounds: int | None = None,
 ) -> dict[str, Any]:
     """Run a chat with the named tools.
+
     Return `reply.to_dict()` and, as `messages`, those that the run has added.
 
     With `conversation`, the id of a stored conversation, its messages come first, and the answer is appended to it.

@@ -21,6 +21,7 @@ C = TypeVar("C", Chat, AsyncChat)
 
 def cached_reply(chat: Chat, *, seconds: float | None = HOUR) -> Reply:
     """Return the cached reply to this chat, or `send` it and cache the reply.
+
     It is cached for `seconds` (None: forever).
 
     The key consists of server, token, model, messages, tools and options, like that of `LMStudio(cache=…)`. Replies

@@ -25,6 +25,7 @@ from lmdeck.errors import ModelCrashedError, ServerUnreachableError
 )
 def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # as `answer` has them
     """Run a chat.
+
     See `lmdeck.contrib.django.background.answer` for the arguments and the result.
     """
     return answer(*args, **keywords)

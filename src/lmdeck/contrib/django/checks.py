@@ -97,6 +97,7 @@ def _finds_page_files() -> bool:
 
 def _check_databases() -> list[CheckMessage]:
     """Warn of SQLite with `ATOMIC_REQUESTS`.
+
     A transaction that has read fails if it writes at the same time as another one.
     """
     if not apps.is_installed("lmdeck.contrib.django.history"):

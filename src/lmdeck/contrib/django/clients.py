@@ -85,6 +85,7 @@ class _Lm(_ClientProxy):
 
 class _Alm(_ClientProxy):
     """The proxy of one client per event loop.
+
     Code without a loop, such as a sync view, has one client per thread.
     """
 

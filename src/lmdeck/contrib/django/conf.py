@@ -112,6 +112,7 @@ KNOWN = (*CLIENT, *OWN)
 @cache
 def configuration() -> Configuration:
     """Return the checked value of `settings.LMDECK`.
+
     It is read once, and again after `setting_changed`.
 
     Raises:

@@ -104,6 +104,7 @@ def _database_failure(error: OperationalError) -> JsonResponse:
 
 def rate_limited(view: V) -> V:
     """Apply the rate limit of `LMDECK` to a sync or async view.
+
     Put Django's `login_required` above this decorator.
     """
     if iscoroutinefunction(view):
@@ -139,6 +140,7 @@ def is_known(request: HttpRequest) -> bool:
 
 def seconds_to_wait(request: HttpRequest, now: float | None = None) -> int:
     """Count a request of its user in a window of fixed length.
+
     Return the seconds to wait if the limit is exceeded, else 0.
 
     A user who is not logged in is identified by `REMOTE_ADDR`; behind a proxy, the proxy or a middleware must set it.

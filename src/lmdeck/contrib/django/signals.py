@@ -27,6 +27,7 @@ _BY_NAME = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", event.__name__).lower(): signal 
 
 def __getattr__(name: str) -> Signal:
     """Return the signal of an event by its name in snake case.
+
     For example, `request_retried` is the signal of `RequestRetried`.
     """
     try:

@@ -70,6 +70,7 @@ def stream_response(
 
 def _on_this_loop(chat: Chat | AsyncChat) -> AsyncChat:
     """Return the chat bound to this loop's client.
+
     A chat of the caller's own async client is unchanged.
     """
     if isinstance(chat, AsyncChat) and chat.settings != alm.settings:
@@ -128,6 +129,7 @@ class ChatResponse(StreamingHttpResponse):
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Iterate over the content as wrapped by middleware, then close the answer.
+
         Django itself does not close it.
         """
         async with aclosing(self._content):

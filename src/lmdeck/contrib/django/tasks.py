@@ -39,6 +39,7 @@ def _task(function: Callable[..., Any]) -> Any:  # a Task of whichever framework
 @_task
 def run_chat(*args: Any, **keywords: Any) -> dict[str, Any]:  # as `answer` has them
     """Run a chat.
+
     See `lmdeck.contrib.django.background.answer` for the arguments and the result.
     """
     return answer(*args, **keywords)

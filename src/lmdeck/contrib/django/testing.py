@@ -22,6 +22,7 @@ from lmdeck.testing import FakeLMStudioMixin
 
 class override_lmdeck(TestContextDecorator):  # noqa: N801  # named like Django's override_settings
     """Override keys of `LMDECK` in a block, a test or a test class.
+
     For example `override_lmdeck(TIMEOUT=5)`.
     """
 
@@ -43,6 +44,7 @@ class override_lmdeck(TestContextDecorator):  # noqa: N801  # named like Django'
 
 class LMDeckTestMixin(FakeLMStudioMixin):
     """A mixin with a separate `FakeLMStudio` for each test, to which `lm` and `alm` connect.
+
     The fake is `self.fake`.
 
     A request without a scripted answer fails the test, and connections to a real LM Studio are blocked.

@@ -23,6 +23,7 @@ MODULE = "lmdeck_tools"
 
 class _Registry(ToolRegistry):
     """The tools of all clients of the process.
+
     Database connections of sync handlers are closed after each call.
     """
 

@@ -34,6 +34,7 @@ from lmdeck.web.trust import content_security_policy
 
 class PageView(GuardedView):
     """The page.
+
     Its content security policy allows the chat's own files; a custom template may need more.
     """
 
@@ -83,6 +84,7 @@ class AskView(GuardedView):
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
         """Stream the answer as server-sent events.
+
         The header `X-Conversation` has the id of a stored conversation.
         """
         if request.content_type != "application/json":

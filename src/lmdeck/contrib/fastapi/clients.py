@@ -18,6 +18,7 @@ _NAME = "lmdeck_client"
 
 def lifespan(wraps: Lifespan | None = None, **settings: Unpack[ClientSettings]) -> Lifespan:
     """Return a `lifespan` for an application that owns an `AsyncLMStudio`.
+
     `wraps` is the application's other lifespan.
 
     The keywords are those of `AsyncLMStudio`; missing ones come from the environment and the configuration files.

@@ -63,6 +63,7 @@ def router(
     login_url: str | None = None,
 ) -> APIRouter:
     """Return a router with a chat.
+
     Its routes are `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
     `auth` is a dependency that returns the user's id (a text, an integer, a UUID, or an object with such an `id`), or None for

@@ -48,6 +48,7 @@ def blueprint(
     login_url: str | None = None,
 ) -> Blueprint:
     """Return a blueprint with a chat.
+
     Its routes are `POST ask`, `GET state`, `GET conversations/`, and the page at its root.
 
     `auth` returns the id of the current user (a text, an integer, a UUID, or an object with such an `id`), or None for an

@@ -112,6 +112,7 @@ class BatchStore:
 
     def temporary_path(self) -> Path:
         """Return a new path beside the contents for a file that is being written.
+
         The folder is created if necessary.
         """
         self._run(lambda _: None)

@@ -1,4 +1,5 @@
 """The endpoints of files and batches, as in OpenAI's API.
+
 A key sees only the files and batches that were created with it.
 """
 

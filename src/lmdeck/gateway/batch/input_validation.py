@@ -21,6 +21,7 @@ READ_ROWS = 1000  # in one transaction
 
 def read_input(path: Path, endpoint: str, ledger: Ledger, most_rows: int) -> list[BatchError]:
     """Read a file into a ledger and return its errors, at most `SHOWN_ERRORS`.
+
     It is safe to read a file again.
     """
     try:

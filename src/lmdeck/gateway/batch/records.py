@@ -1,4 +1,5 @@
 """Files and batches as stored, and as OpenAI's API shows them.
+
 Source: platform.openai.com/docs/api-reference/batch/object.
 """
 

@@ -56,6 +56,7 @@ class BatchRunner:
 
     async def aclose(self) -> None:
         """Wait until running rows have finished, within the gateway's shutdown time.
+
         The batches continue at the next start.
         """
         if self._task is None:

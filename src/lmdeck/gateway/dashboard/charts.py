@@ -1,4 +1,5 @@
 """Charts as SVG.
+
 Series differ in shape and label as well as in colour, so that everybody can tell them apart.
 """
 
@@ -24,6 +25,7 @@ def bar_chart(
     total: Callable[[Sequence[float]], float] = sum,
 ) -> str:
     """Return a bar chart of one figure of the buckets, and its `total`.
+
     The share `part` of each bar is hatched.
     """
     values = [float(getattr(bucket, name)) for bucket in buckets]

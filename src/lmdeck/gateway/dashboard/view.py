@@ -1,4 +1,5 @@
 """The dashboard's HTML, from the gateway's status.
+
 All values are escaped.
 """
 

@@ -67,6 +67,7 @@ def counted_windows(limits: KeyLimits) -> list[tuple[Window, int]]:
 
 class _Account(Struct):
     """The running requests of a key, and its use of each window.
+
     Running requests have their reserved tokens, windows the used tokens of each slot.
     """
 

@@ -59,6 +59,7 @@ class Limiter:
 
     async def admit(self, key: Key, tokens: int, spent: int = 0) -> Admitted:
         """Count a request and reserve its tokens.
+
         `spent` are the key's tokens of today according to the store.
 
         Raises:
@@ -122,6 +123,7 @@ def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> AdmissionRef
 
 def rate_limit_headers(balances: tuple[Balance, ...]) -> dict[str, str]:
     """Return the headers that report its limits to a client.
+
     Of two limits on tokens, they report the one with less left.
     """
     requests = [each for each in balances if each.name == REQUESTS]

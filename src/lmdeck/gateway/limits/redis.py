@@ -138,6 +138,7 @@ async def answering(url: str) -> AsyncIterator[None]:
 
 class RedisBudgets:
     """Budgets that all workers share.
+
     `url` is the address of Redis; all of its keys begin with `prefix`.
     """
 
@@ -229,6 +230,7 @@ class RedisBudgets:
 
 def _slots(text: str) -> dict[int, int]:
     """Return the tokens of each slot, from a text of slots and tokens.
+
     One text is cheaper to read than many numbers.
     """
     numbers = [int(number) for number in text.split()]

@@ -49,6 +49,7 @@ class RequestRates(Protocol):
 
     async def hit(self, account: str, limit: int) -> tuple[bool, Balance]:
         """Count a request unless the limit is reached.
+
         Return whether it was counted, and what is left.
 
         Raises:

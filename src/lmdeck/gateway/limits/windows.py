@@ -18,6 +18,7 @@ RUNNING_SECONDS = 1.0
 
 class Window(Struct, frozen=True):
     """The last `slots` slots of `slot_seconds` each.
+
     `name` is the limit of `KeyLimits` that it counts for.
     """
 
@@ -39,6 +40,7 @@ WINDOWS = (Window("tokens_per_minute", 1, 61), Window("tokens_per_day", 86400, 1
 
 class Balance(Struct, frozen=True, kw_only=True):
     """What is left of a limit.
+
     `reset` is the time in seconds until all of it is free, `wait` until some of it is.
 
     `is_reserved` is whether only the reservations of running requests prevent another one.

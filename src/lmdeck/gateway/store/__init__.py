@@ -1,4 +1,5 @@
 """The store of the gateway and of `lmdeck.observe.usage`.
+
 It holds keys, usage and failures, in SQLite or PostgreSQL.
 """
 

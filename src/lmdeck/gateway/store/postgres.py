@@ -1,4 +1,5 @@
 """The store in PostgreSQL, for gateways on several machines.
+
 It needs the extra `postgres` (psycopg 3).
 """
 

@@ -47,6 +47,7 @@ class KeyLimits(Struct, frozen=True, kw_only=True):
 
 class Key(Struct, frozen=True, kw_only=True):
     """A key of a user or program, without its secret.
+
     `digest` is the SHA-256 of the secret, in hexadecimal.
 
     `start` is the beginning of the key, by which people recognise it. `models` are patterns such as `qwen*`; none allows all
@@ -174,6 +175,7 @@ class FailureRecord(Struct, frozen=True, kw_only=True):
         cassette: str = "",
     ) -> FailureRecord:
         """Return the record of an error.
+
         Unless given, `at` is now and `id` is that of the error's request.
         """
         return cls(

@@ -23,6 +23,7 @@ _abandoned: list[sqlite3.Connection] = []
 
 class SQLite:
     """A SQLite file.
+
     A new one, with its `-wal` and `-shm` files, is readable by its owner only.
     """
 

@@ -153,6 +153,7 @@ class GatewayStore:
 
     def record(self, record: UsageRecord) -> Future[None]:
         """Record a finished request; the future is done when it is committed.
+
         A second record with the same id changes nothing.
         """
         future: Future[None] = Future()
@@ -167,6 +168,7 @@ class GatewayStore:
         self, by: Sequence[UsageColumn] = ("day",), *, since: str | None = None, until: str | None = None
     ) -> list[UsageRow]:
         """Return totals for each group of `by`, from day `since` to day `until`, both included.
+
         Days are in UTC, such as `2026-11-25`.
 
         Raises:
@@ -225,6 +227,7 @@ class GatewayStore:
 
     def record_failure(self, failure: FailureRecord) -> Future[None]:
         """Record a failed request; the future is done when it is committed.
+
         The last 1,000 are kept.
         """
         return self._writer.submit(partial(_add_failure, failure=failure))
@@ -257,6 +260,7 @@ class GatewayStore:
 
     def close(self) -> None:
         """Write what is queued, for at most ten seconds, and close the store.
+
         A second call does nothing.
         """
         self._writer.close()

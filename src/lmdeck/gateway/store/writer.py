@@ -206,6 +206,7 @@ class WriterThread:
 
 def _run(jobs: list[_Job], connection: Connection) -> list[Any]:
     """Run the writes of jobs and return their results.
+
     Records that follow each other are written together.
     """
     results: list[Any] = []

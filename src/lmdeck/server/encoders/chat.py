@@ -48,6 +48,7 @@ def call_entry(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 
 def message_of(content: str, reasoning: str, calls: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the message of a whole body.
+
     As in LM Studio, it has no `content` if there are only calls.
     """
     entries = list(calls)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def openai_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
     """Return the body of `GET /v1/models`.
+
     Without just-in-time loading, it lists only loaded models (LM Studio's docs, `headless`).
     """
     listed = [model for model in models if model.instances or model.on_demand]
@@ -30,6 +31,7 @@ def v0_models(models: Sequence[ModelDescription]) -> dict[str, Any]:
 
 def v0_model(model: ModelDescription) -> dict[str, Any]:
     """Return one entry of `GET /api/v0/models`.
+
     It has `loaded_context_length` only if the model is loaded.
     """
     entry: dict[str, Any] = {

@@ -50,6 +50,7 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 def choose_model(name: object, models: Sequence[ModelDescription]) -> str:
     """Return the key of a model named by its key or an instance id.
+
     If `name` is empty, it is the first model's.
 
     Raises:

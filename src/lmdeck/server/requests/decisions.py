@@ -148,6 +148,7 @@ def _systemone_question(name: str, value: object) -> DecisionQuestion:
 
 def _lines(item: object, images: list[str]) -> Iterator[str]:
     """Yield the text of an item of `input`.
+
     Images of a message are collected; other items are written as JSON.
     """
     if not isinstance(item, dict):

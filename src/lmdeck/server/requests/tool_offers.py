@@ -82,6 +82,7 @@ def _wrong_type(expected: str, value: object, path: list[int | str]) -> dict[str
 
 def responses_tools(tools: object) -> list[ChatTool]:
     """Return the functions among the `tools` of `/v1/responses`.
+
     MCP servers become `integrations`.
 
     Raises:

@@ -29,6 +29,7 @@ BEGINNING = b'{"method":'
 
 class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of a response, received `at` seconds after the request was sent.
+
     It has `base64` if it is not UTF-8.
     """
 
@@ -52,6 +53,7 @@ class RecordedPiece(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class RecordedExchange(Struct, kw_only=True, omit_defaults=True):
     """A recorded request and its response.
+
     `ended` is "whole", or the reason why the response was cut off.
     """
 

@@ -56,6 +56,7 @@ class Recorder:
         hosts: AllowedHosts = LOOPBACK,
     ) -> None:
         """Create a recorder that answers to the host names in `hosts`.
+
         `on_recorded` is called with each recorded exchange, `on_lost` with the reason why one was not recorded.
 
         Raises:
@@ -151,6 +152,7 @@ async def _forward_response(answer: AsyncResponse, exchange: RecordedExchange, b
 
 def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Response | None:
     """Return the refusal of a request from a page of another site, or with an invalid path.
+
     None if it is allowed.
     """
     refusal = refuse_request(scope["method"], headers, hosts)

@@ -155,6 +155,7 @@ class Redaction:
 
     def pieces(self, pieces: Sequence[RecordedPiece]) -> list[RecordedPiece]:
         """Return the pieces of an answer with secrets overwritten, also across two pieces.
+
         Each piece keeps its length.
         """
         whole = b"".join(piece.data for piece in pieces)

@@ -34,6 +34,7 @@ _LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "d
 
 class ReplayApp:
     """An ASGI application that answers from a recording.
+
     Each exchange is used once, in order for its method and path.
 
     `speed` divides the recorded delays; 0 removes them.

@@ -1,4 +1,5 @@
 """The encoding of AG-UI, the Agent User Interaction protocol, and its request.
+
 CopilotKit and others use it.
 
 Source: docs.ag-ui.com, "Events", "Reasoning", "Interrupts", "Messages", and `RunAgentInput`. Types are in capitals, fields in

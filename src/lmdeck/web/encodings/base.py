@@ -38,6 +38,7 @@ def _read(body: bytes, encoding: Encoding) -> tuple[PageQuestion | PageDecisions
 
 class Encoding(Struct, frozen=True, kw_only=True):
     """An encoding of answers: its name, the response headers, and a factory of encoders.
+
     Each answer has its own encoder.
 
     `read` decodes the request body of its front end; it returns the question, and the encoding with the ids of the request.

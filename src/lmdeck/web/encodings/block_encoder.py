@@ -32,6 +32,7 @@ Fields: TypeAlias = dict[str, Any]
 
 class BlockEncoder:
     """An encoder of one answer.
+
     Subclasses return the fields of each block's events, and none for events that they do not have.
     """
 

@@ -83,6 +83,7 @@ class ConversationAdmin(_ReadOnly, _ConversationAdmin):
 @admin.register(PendingApproval)
 class PendingApprovalAdmin(_ReadOnly, _PendingApprovalAdmin):
     """The runs whose tool calls wait for a decision, the oldest first.
+
     Deleting one discards the run.
     """
 

@@ -72,6 +72,7 @@ class Conversation(models.Model):
 
     def history(self) -> History:
         """Return the messages as a `lmdeck.History`, without calls that have no result.
+
         Servers reject such calls.
         """
         stored = self.messages.prefetch_related("tool_calls").order_by("position")
@@ -79,6 +80,7 @@ class Conversation(models.Model):
 
     def add_user(self, text: str) -> Message:
         """Append a user message; the first one becomes the title.
+
         Calls that wait for a decision are discarded.
         """
         self.pending_approvals.using(self._database).all().delete()
@@ -116,6 +118,7 @@ class Conversation(models.Model):
         resumed: lmdeck.PausedRun | None = None,
     ) -> list[Message]:
         """Append an answer with all its rounds, calls and results.
+
         Of an interrupted answer, that is the part that was received.
 
         A paused run is stored with it, until `take_paused`. The answer of a `resumed` run continues the one that was
@@ -142,6 +145,7 @@ class Conversation(models.Model):
 
     def take_paused(self, run: str) -> lmdeck.PausedRun | None:
         """Return a paused run and remove it, so that it is resumed once.
+
         None if it no longer waits.
 
         Of several threads and processes, one gets it. If that one dies, the calls are lost rather than repeated.
@@ -281,6 +285,7 @@ class Message(models.Model):
     @property
     def ending(self) -> Ending | None:
         """How an incomplete answer ended: `stopped`, `cut`, `failed`, `paused` or `length`.
+
         None for a complete answer; `length` is the token limit.
         """
         if self.ended == "paused":
@@ -319,6 +324,7 @@ class ToolCall(models.Model):
 
 class PendingApproval(models.Model):
     """A run that waits for decisions on its tool calls.
+
     It is removed when the run is resumed, or a new question is asked.
     """
 
@@ -352,6 +358,7 @@ class PendingApproval(models.Model):
 
 class Usage(models.Model):
     """The token usage of one answer.
+
     It remains after its message and user are deleted, so that totals stay correct.
     """
 

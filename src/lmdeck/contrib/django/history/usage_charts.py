@@ -53,6 +53,7 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 def tokens_by_day(usage: QuerySet[Usage], today: date | None = None) -> Chart:
     """Return a chart of the tokens per day in the last 30 days.
+
     Prompt tokens are below, completion tokens above.
     """
     last = today or timezone.localdate()

@@ -19,6 +19,7 @@ def lmdeck_chat(
     context: Context, placeholder: str = PLACEHOLDER, ask: str = "lmdeck:ask", title: str = TITLE
 ) -> dict[str, Any]:
     """Render the chat; `ask` is the name of the URL that answers.
+
     The default is the one in `lmdeck.contrib.django.urls`.
 
     The script and the style sheet are included as static files, not inline, so a strict content security policy allows them.
