@@ -180,9 +180,7 @@ class Session:
     def _is_loaded(self, model: str) -> Plan[bool]:
         """Whether a model is loaded, or is not in the server's list, so that waiting is pointless."""
         is_loaded = False
-        learns_limit = (
-            self.semaphore.should_learn_limit()
-        )  # the same list has it, so no other request needs to look it up
+        learns_limit = self.semaphore.should_learn_limit()  # the same list has it
         try:
             models = (yield from self._look_up_models()) or ()
             named = [each for each in models if model in (each.key, *(one.id for one in each.instances))]

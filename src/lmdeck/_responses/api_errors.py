@@ -51,9 +51,7 @@ TEXT_CHARS = 4000
 MESSAGE_FIELDS = ("title", "message", "detail", "msg", "reason", "errors")
 _DECODER = json.JSONDecoder()
 _OPENERS = late_pattern(r"[\[{]")
-_DUMP = late_pattern(
-    r"; (?:messages|tools) = [\[{].*", re.DOTALL
-)  # the request, which llama.cpp quotes after its message
+_QUOTED_REQUEST = late_pattern(r"; (?:messages|tools) = [\[{].*", re.DOTALL)  # llama.cpp's, after its message
 _RETURNED = late_pattern(r"\b(?:returned|(?:status|error)(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
 
 
@@ -255,7 +253,7 @@ def _without_tags(text: str) -> str:
 def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if info.type in TYPES:  # a misconfigured plugin or MCP server has a 4xx, a failing one does not
         return InvalidRequestError if 400 <= status < 500 else TYPES[info.type][0]
-    words = _DUMP.sub("", info.message)
+    words = _QUOTED_REQUEST.sub("", info.message)
     for phrase, kind in PHRASES:
         if phrase.search(words):
             return kind
@@ -293,7 +291,7 @@ def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
     proxy = proxy_hint(status, is_page=info.is_page, is_bare=info.is_bare)
     if info.is_page:
         return proxy
-    message = _DUMP.sub("", _with_param(info, always=True))
+    message = _QUOTED_REQUEST.sub("", _with_param(info, always=True))
     return hint_for_message(message) or proxy or hint_for_topic(message, kind)
 
 

@@ -18,7 +18,7 @@ from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_bo
 from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.raw_events import RawEvents
-from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
+from lmdeck._streaming.sse import BOM, EVENT_DATA, ServerSentEvent, SSEDecoder
 from lmdeck._streaming.text_template import TextTemplate
 from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import (
@@ -34,9 +34,7 @@ from lmdeck.messages import Problem, Reply
 
 DONE = b"[DONE]"
 BLANKS = b" \t\r\n"
-HEARTBEATS = frozenset(
-    {"ping", "heartbeat", "keepalive", "keep-alive"}
-)  # names of events that proxies send during a pause
+HEARTBEATS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # events of proxies during a pause
 SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 Observer: TypeAlias = Callable[[bytes, Sequence[Chunk]], None]
 _decode_completion = msgspec.json.Decoder(WireCompletion).decode
@@ -128,7 +126,7 @@ class ChatReader:
         if text:
             self._byte_count += len(data)
             if self._limits.raw_bytes:
-                self._raw.add(data[6:-2])
+                self._raw.add(data[EVENT_DATA])
                 self._raw.end_read()
             else:
                 self._raw.count += 1

@@ -15,16 +15,7 @@ class RawEvents:
     """
 
     __slots__ = (
-        "_groups",
-        "_head",
-        "_is_alone",
-        "_middles",
-        "_new",
-        "_remaining",
-        "_tail",
-        "_template",
-        "count",
-        "is_short",
+        "_groups", "_head", "_is_alone", "_middles", "_new", "_remaining", "_tail", "_template", "count", "is_short",
     )  # fmt: skip
 
     def __init__(self, limit: int, template: TextTemplate) -> None:

@@ -17,6 +17,8 @@ from lmdeck.errors import MalformedStreamError
 
 BOM = b"\xef\xbb\xbf"
 CR, LF = b"\r\n"  # integers: searching for one takes a sixth of the time of searching for bytes
+DATA_FIELD, END = b"data: ", b"\n\n"  # around the data of an event of one line, as servers of models write it
+EVENT_DATA = slice(len(DATA_FIELD), -len(END))
 _ANY_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -48,8 +50,8 @@ class SSEDecoder:
         Raises:
             MalformedStreamError: A line or an event is over its limit.
         """
-        if data[:6] == b"data: " and data[-2:] == b"\n\n" and self.is_between_events:
-            line = data[6:-2]  # at the pace of a model, a read is one event of one line
+        if data[:6] == DATA_FIELD and data[-2:] == END and self.is_between_events:
+            line = data[EVENT_DATA]  # at the pace of a model, a read is one event of one line
             if LF not in line and CR not in line:
                 return [ServerSentEvent(line)]
         if self._last_was_cr and data:

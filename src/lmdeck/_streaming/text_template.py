@@ -11,9 +11,9 @@ from collections.abc import Callable
 import msgspec
 
 from lmdeck._responses.json_reader import DECODE_ERRORS
+from lmdeck._streaming.sse import DATA_FIELD, END
 
 PROBE = b"?"
-_FIELD, _END = b"data: ", b"\n\n"
 TRIES = 4
 """How many unused templates are created: some servers change more than the text in each event."""
 _decode_string = msgspec.json.Decoder(str).decode
@@ -46,10 +46,10 @@ class TextTemplate:
         `""`: the bytes are not one event of one line. `around` is what it must have before and after its text.
         """
         head, tail = around
-        begin, end = len(_FIELD) + len(head), len(data) - len(tail) - len(_END)
+        begin, end = len(DATA_FIELD) + len(head), len(data) - len(tail) - len(END)
         if self.head != head or self.tail != tail or begin >= end:
             return ""
-        if not (data.startswith(_FIELD) and data.startswith(head, len(_FIELD)) and data.endswith(_END)):
+        if not (data.startswith(DATA_FIELD) and data.startswith(head, len(DATA_FIELD)) and data.endswith(END)):
             return ""
         return self._decoded(data[begin - 1 : end + 1]) if data.startswith(tail, end) else ""
 

@@ -150,9 +150,7 @@ def _on_ray(address: str, settings: Settings, hosts: Sequence[str]) -> Sequence[
 
     values: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
     token = settings.api_token
-    values["api_token"] = (
-        None if token is None else token.reveal()
-    )  # the actors need it, and a Secret cannot be pickled
+    values["api_token"] = None if token is None else token.reveal()  # the actors need it: a Secret is not pickled
     return ray_hosts(address, cast("ClientSettings", values), hosts)
 
 

@@ -15,6 +15,7 @@ from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_bo
 from lmdeck._responses.embeddings import read_vectors
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._streaming.chat_reader import ChatReader, Observer
+from lmdeck._streaming.sse import EVENT_DATA
 from lmdeck.errors import EndpointNotFoundError, LMStudioError, ToolCallParseError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
@@ -123,7 +124,7 @@ class ChatRelay:
             return None
         if len(chunks) == 1 and chunks[0].content == text and chunks[0].tool_call is None:
             return data
-        self._writer.observe(data[6:-2], chunks)
+        self._writer.observe(data[EVENT_DATA], chunks)
         return self.take()
 
     def finish(self) -> list[Chunk]:

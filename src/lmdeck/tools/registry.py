@@ -37,7 +37,7 @@ class ToolRegistry:
         """Return a tool by name.
 
         Raises:
-            UnknownToolError: There is no tool of that name.
+            UnknownToolError: No tool has this name.
         """
         if name not in self._tools:
             raise UnknownToolError(

@@ -258,7 +258,7 @@ def bare_calls(source: Source, sink: Sink) -> Reader[None]:
     Such a call is `call:NAME{key:<|"|>…<|"|>}` and stands alone.
 
     Raises:
-        NotACall: Another word follows, no tool of that name was offered, or no string token proves the dialect.
+        NotACall: Another word follows, no offered tool has this name, or no string token proves the dialect.
     """
     while not (found := BARE_CALL.match(source.text, source.at)):
         if source.closed or not PARTIAL_BARE_CALL.match(source.text, source.at):
