@@ -14,8 +14,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lmdeck._pipeline.effects import Plan
-from lmdeck._responses.hints import adapt_hint
 from lmdeck._responses.json_reader import Reader
+from lmdeck._responses.product_hints import adapt_hint
 from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
 from lmdeck._transport import Response, WireRequest

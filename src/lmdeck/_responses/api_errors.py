@@ -32,7 +32,8 @@ from lmdeck._responses.error_patterns import (
     VALIDATION,
     AnyPattern,
 )
-from lmdeck._responses.hints import hint_for_message, hint_for_topic, proxy_hint
+from lmdeck._responses.hints import hint_for_message, hint_for_topic
+from lmdeck._responses.proxy_pages import proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,

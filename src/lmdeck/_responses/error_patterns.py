@@ -74,6 +74,14 @@ UNREACHABLE = (
     r"|\bconnection (?:error|refused|reset|failure|aborted)\b|\bcould not establish connection\b"
     r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
+# The engine failed during an answer.
+ENGINE_FAILED = (
+    r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
+    r"\breceived [\w-]+[- ]error\b",
+    r"\bfetch failed\b",
+    r"decode\(\) failed",
+    r"\b(failed to decode|compute error)\b",  # llama.cpp
+)
 # The server could not parse the call that the model wrote.
 UNPARSED_CALL = (
     r"\b(failed to (parse|generate)|error parsing) (a |the )?tool call",
@@ -208,12 +216,8 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     (AnyPattern(r"\bjinja", r"\b(rendering|render the) prompt\b", r"(prompt|chat) template"), TemplateError),
     (
         AnyPattern(
-            r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
-            r"\breceived [\w-]+[- ]error\b",
-            r"\bfetch failed\b",
+            *ENGINE_FAILED,
             r"output that does not match the expected",
-            r"decode\(\) failed",
-            r"\b(failed to decode|compute error)\b",  # llama.cpp
             r"\bfind (a |free )?(memory|kv)( cache)? (slot|space)\b",  # llama.cpp
             r"unexpected empty grammar stack",  # llama.cpp: the model wrote what the grammar excludes
             r"\[broadcast_shapes\]",

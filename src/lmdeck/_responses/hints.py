@@ -1,16 +1,14 @@
-"""Hints for error responses, by message, error page of a proxy, and product.
+"""Hints for error responses, by their message.
 
-Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered below, and the error messages of nginx,
-Cloudflare and llama.cpp.
+Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered below, and the error messages of llama.cpp.
 """
 
 from __future__ import annotations
 
-import re
-
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck._responses.error_patterns import (
     DAMAGED_FILE,
+    ENGINE_FAILED,
     FORGOTTEN,
     MEDIA,
     PLUGIN,
@@ -20,24 +18,16 @@ from lmdeck._responses.error_patterns import (
     AnyPattern,
     in_order,
 )
+from lmdeck._responses.proxy_pages import NO_UPSTREAM
 from lmdeck.errors import (
-    AuthenticationError,
     ContextLengthError,
-    EndpointNotFoundError,
     InvalidRequestError,
     LMStudioError,
-    MalformedStreamError,
     ModelCrashedError,
     ModelLoadError,
-    ModelNotFoundError,
-    NoModelLoadedError,
     ServerError,
-    ServerUnreachableError,
-    TemplateError,
-    TransportError,
 )
 
-LM_STUDIO = "LM Studio"
 HISTORY_HINT = (
     "Check the order of the messages: a system message first, user and assistant alternating (join two in a row), and each "
     "tool message directly after the assistant message with its call."
@@ -47,9 +37,6 @@ DAMAGED = (
     "`store=False`, or pass `recover=True` to a conversation to send its history again (bug tracker #1522)."
 )
 NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows those as `vlm`; or remove the images."
-
-
-NO_UPSTREAM = "The proxy or server that answered could not reach its server or engine: check that this one runs."
 
 # The first pattern found in "param: message" determines the hint.
 HINTS: list[tuple[AnyPattern, str]] = [
@@ -287,16 +274,7 @@ SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
         "The server could not parse the model's call: ask again, lower the temperature, or use a model trained for tools.",
     ),
     (
-        AnyPattern(
-            r"error in (predict\w*|iterating prediction stream)",
-            r"prediction[- ]error",
-            r"broadcast",
-            r"fetch failed",
-            r"decode\(\) failed",
-            r"failed to decode",
-            r"compute error",
-            r"\breceived [\w-]+[- ]error\b",
-        ),
+        AnyPattern(*ENGINE_FAILED, r"prediction[- ]error", r"broadcast"),
         "The engine failed during the answer: ask again; if the error persists, reload the model or update its runtime.",
     ),
     (
@@ -378,66 +356,3 @@ def hint_for_topic(message: str, kind: type[LMStudioError]) -> str | None:
 def hint_for_message(message: str) -> str | None:
     """Return the hint for an error message, or None if the hint of the error class fits."""
     return next((hint for phrase, hint in HINTS if phrase.search(message)), None)
-
-
-# A web page instead of JSON comes from a proxy: nginx, Cloudflare, a load balancer.
-TIMED_OUT = (
-    "A proxy timed out waiting for the answer: stream it, so that it starts early, or increase the proxy's timeout "
-    "(nginx: proxy_read_timeout; Cloudflare's is about 100 s)."
-)
-PAGES: dict[int, str] = {
-    401: "The proxy requires its own login: ask its administrator for access without a browser.",
-    403: "The proxy refused the request: check its access rules, or bypass it.",
-    404: "Check `base_url` and the proxy: this path leads to a web site, not to an API.",
-    407: "The proxy requires a login of its own: set `proxy` with user name and password, or bypass it.",
-    408: TIMED_OUT,
-    413: "The request is too large for the proxy: increase its limit (nginx: client_max_body_size), or send less.",
-    429: "The proxy limits the rate of requests: send fewer at once, or increase its limit.",
-    502: NO_UPSTREAM,
-    503: NO_UPSTREAM,
-    504: TIMED_OUT,
-    520: NO_UPSTREAM,
-    521: NO_UPSTREAM,
-    522: NO_UPSTREAM,
-    523: NO_UPSTREAM,
-    524: TIMED_OUT,
-}
-PROXY_STATUSES = {407, 413}  # whatever the body is
-GATEWAY_STATUSES = PAGES.keys() - {401, 403, 404, 429, 503}  # statuses that the servers themselves do not send
-OTHER_PAGE = "The response is a web page, not an API answer: check `base_url` and the proxy."
-
-
-def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
-    """Return the hint for a proxy's error, or None.
-
-    Such an error is a web page, or a gateway status without JSON.
-    """
-    if is_page or status in PROXY_STATUSES:
-        return PAGES.get(status, OTHER_PAGE)
-    return PAGES[status] if is_bare and status in GATEWAY_STATUSES else None
-
-
-# The hints of error classes if a product other than LM Studio answers.
-PRODUCT_HINTS: dict[type[LMStudioError], str] = {
-    ServerUnreachableError: "Start {product}, or set LMDECK_HOST and LMDECK_PORT to its address.",
-    TransportError: "Check that {product} is running and reachable.",
-    AuthenticationError: "Set LM_API_TOKEN, or pass `api_token=`, to a key that {product} accepts.",
-    EndpointNotFoundError: "The server is {product}, which does not have this endpoint: use lm.chat(), or update it.",
-    ModelNotFoundError: "Choose a model from `lmdeck models`.",
-    NoModelLoadedError: "Load a model in {product}, or name one that it has: `lmdeck models` lists them.",
-    ModelLoadError: "Free memory, choose a smaller model or a smaller context length.",
-    TemplateError: "Update the model, or start {product} with another chat template.",
-    MalformedStreamError: "Check that `base_url` points to {product}, not to a proxy's login page.",
-}
-
-
-def adapt_hint(error: LMStudioError, product: str | None) -> None:
-    """Adapt the hint of an error to the product that answered, if it is known and not LM Studio."""
-    if product is None or product == LM_STUDIO or not re.search(r"\bLM Studio|`lms\b", error.hint):
-        return
-    name = "the server" if product.startswith("an ") else product
-    of_class = PRODUCT_HINTS.get(type(error))
-    if of_class and (error.hint == error.default_hint or "`lms" in error.hint):
-        error.hint = of_class.format(product=name)
-    else:
-        error.hint = error.hint.replace("LM Studio's", f"{name}'s").replace(LM_STUDIO, name)

@@ -11,9 +11,9 @@ from msgspec import Struct
 from lmdeck._client.session import Session
 from lmdeck._pipeline.calls import Handler
 from lmdeck._pipeline.effects import Plan
-from lmdeck._responses.hints import adapt_hint
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
+from lmdeck._responses.product_hints import adapt_hint
 from lmdeck._responses.server_detection import recognize
 from lmdeck._transport import Timeouts
 from lmdeck.errors import APIError, EndpointNotFoundError, LMStudioError, MalformedStreamError, ModelNotFoundError

@@ -11,7 +11,6 @@ from lmdeck._client.plans.model_lists import ask_json, list_models
 from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan, RunCallback, Sleep
 from lmdeck._pipeline.retry import may_have_started
-from lmdeck._responses.hints import LM_STUDIO
 from lmdeck._responses.model_management import (
     checked_job_id,
     checked_load_options,
@@ -19,6 +18,7 @@ from lmdeck._responses.model_management import (
     read_download,
     read_loaded,
 )
+from lmdeck._responses.server_detection import LM_STUDIO
 from lmdeck.errors import (
     APIError,
     EndpointNotFoundError,
