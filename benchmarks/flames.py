@@ -25,7 +25,7 @@ from stub import stub_server
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PACKAGE = Path(lmdeck.__file__).parent
-MOST_LINES = 12
+MAX_LINES = 12
 Line = tuple[str, int]
 INTERVAL = 0.001
 WIDTH, ROW, LEAST = 1200, 18, 0.004  # pixels, pixels, share of a box that is drawn
@@ -86,7 +86,7 @@ def line_of(frame: FrameType | None) -> Line | None:
 def line_table(lines: Counter[Line], total: int) -> str:
     """Return the lines in which most samples were taken."""
     rows = []
-    for (file, number), count in lines.most_common(MOST_LINES):
+    for (file, number), count in lines.most_common(MAX_LINES):
         place = f"{Path(file).relative_to(PACKAGE)}:{number}"
         code = linecache.getline(file, number).strip().replace("|", "\\|")
         rows.append(f"| `{place}` | `{code}` | {count / total:.0%} |")

@@ -28,7 +28,7 @@ idle = 5
 total = 8
 """
 TEXT = "The answer is 42."
-LONGEST_MESSAGE = 5000
+MAX_MESSAGE = 5000
 
 
 def endless(whole: Whole) -> list[Step]:
@@ -148,7 +148,7 @@ def what_is_wrong(name: str, kind: str, answer: Answer) -> str:
     if not error:
         return f"not an error: {answer.status} {answer.body[-500:]!r}"
     message = error["message"]
-    is_typed = message and error["type"] and "\x1b" not in message and len(message) < LONGEST_MESSAGE
+    is_typed = message and error["type"] and "\x1b" not in message and len(message) < MAX_MESSAGE
     return "" if is_typed else f"not a typed error: {error}"
 
 

@@ -29,7 +29,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from asking import alm, lm
 from bodies import chunk, completion
 from lmdeck import LMStudioError, observe
-from lmdeck.observe.measurements import MOST_WAITING
+from lmdeck.observe.measurements import MAX_WAITING
 from lmdeck.testing import FakeLMStudio, RawAnswer
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -421,11 +421,11 @@ def test_a_provider_that_never_collects_gets_the_measurements(fake: FakeLMStudio
     meters = _Counting()
     with lm(fake.base_url) as client:
         observing = observe.otel(client, tracer_provider=TracerProvider(), meter_provider=meters)
-        for _ in range(MOST_WAITING):
+        for _ in range(MAX_WAITING):
             client.chat().user("Hi").send()
-        assert len(meters.counted) > MOST_WAITING
+        assert len(meters.counted) > MAX_WAITING
         observing.close()
-        assert len(meters.counted) == 3 * MOST_WAITING
+        assert len(meters.counted) == 3 * MAX_WAITING
 
 
 PROGRAM = """

@@ -21,7 +21,7 @@ WORD = late_pattern(r"[^\s,:{}\[\]()\"'<=]*")
 NUMBER = late_pattern(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
 LOOSE_NUMBER = late_pattern(r"[+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
 BASED_NUMBER = late_pattern(r"[+-]?0(?:x[0-9a-f]+|o[0-7]+|b[01]+)\Z", re.IGNORECASE)
-LONGEST_NUMBER = 1000
+MAX_NUMBER = 1000
 PLAIN = {'"': late_pattern(r"[\"\\\x00-\x1f]"), "'": late_pattern(r"['\"\\\x00-\x1f]")}
 NO_KEY = late_pattern(r"[(){}\[\]<>]")
 HEX = late_pattern(r"[0-9a-fA-F]*")
@@ -470,7 +470,7 @@ class LiteralReader:
             if not (self._python and word in PYTHON_WORDS):
                 self._note(f"{word} instead of a JSON value")
             return OTHER_WORDS[word]
-        if len(word) > LONGEST_NUMBER:
+        if len(word) > MAX_NUMBER:
             return None
         if BASED_NUMBER.match(word):
             return str(int(word, 0))

@@ -21,8 +21,8 @@ from lmdeck.decisions import Question
 from lmdeck.errors import ConfigurationError, describe
 from lmdeck.images import ImageSource
 
-MOST_QUESTIONS = 400
-MOST_OPTIONS = 255
+MAX_QUESTIONS = 400
+MAX_OPTIONS = 255
 FORMS = "bool, an Enum class, a Literal, a range of whole numbers, or a dict of texts to descriptions"
 Kind = Literal["predicate", "choice", "score"]
 
@@ -53,9 +53,9 @@ def checked_questions(questions: object) -> list[CheckedQuestion]:
     Raises:
         ConfigurationError: There are none or too many, or one has no instructions or an unsupported type.
     """
-    if not isinstance(questions, Mapping) or not 1 <= len(questions) <= MOST_QUESTIONS:
+    if not isinstance(questions, Mapping) or not 1 <= len(questions) <= MAX_QUESTIONS:
         raise ConfigurationError(
-            f"A decision needs between 1 and {MOST_QUESTIONS} questions.",
+            f"A decision needs between 1 and {MAX_QUESTIONS} questions.",
             hint='Pass a dict: `{"angry": (bool, "Is the customer angry?")}`.',
         )
     return [_checked(name, question) for name, question in questions.items()]
@@ -75,9 +75,9 @@ def _checked(name: object, question: object) -> CheckedQuestion:
     described = {**(question.type if isinstance(question.type, Mapping) else {}), **question.descriptions}
     options = tuple(Option(value, _label(value), str(described.get(value) or "")) for value in values)
     labels = {option.label for option in options}
-    if not 2 <= len(options) <= MOST_OPTIONS or len(labels) < len(options):
+    if not 2 <= len(options) <= MAX_OPTIONS or len(labels) < len(options):
         raise ConfigurationError(
-            f"The question {name!r} needs between 2 and {MOST_OPTIONS} different answers.",
+            f"The question {name!r} needs between 2 and {MAX_OPTIONS} different answers.",
             hint="Name each possible answer once.",
         )
     return CheckedQuestion(name=name, kind=kind, instructions=question.instructions, options=options)

@@ -12,7 +12,7 @@ from lmdeck._client.session import Session
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.batch.batch_hosts import BatchHost, ServerHost
-from lmdeck.batch.failure_policy import MOST_ATTEMPTS
+from lmdeck.batch.failure_policy import MAX_ATTEMPTS
 from lmdeck.batch.input_requests import CHAT, BatchOptions
 from lmdeck.batch.job import AsyncBatchJob, BatchJob, PathLikeText
 from lmdeck.batch.worker import PATIENCE, WorkerLimits
@@ -57,7 +57,7 @@ def make_async_job(
 
 
 def _parts(session: Session, arguments: BatchArguments) -> dict[str, Any]:
-    attempts = arguments.get("attempts", MOST_ATTEMPTS)
+    attempts = arguments.get("attempts", MAX_ATTEMPTS)
     max_concurrency = arguments.get("max_concurrency") or session.settings.max_concurrency
     for name, value in (("attempts", attempts), ("max_concurrency", max_concurrency)):
         if value is not None and value < 1:

@@ -26,9 +26,9 @@ from lmdeck.errors import (
     ToolCallParseError,
 )
 
-MOST_ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 FLAWED_ATTEMPTS = 2
-LONGEST_DELAY = 60.0
+MAX_DELAY = 60.0
 _BUDGET = re.compile(r"insufficient_quota|budget|quota_exceeded|tokens_per_day|billing", re.IGNORECASE)
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -49,7 +49,7 @@ _LATER = (
 _FLAWED = (EmptyReplyError, StructuredOutputError, ToolCallMissingError, ToolCallParseError)
 
 
-def verdict_on(error: Exception, attempts: int, most: int = MOST_ATTEMPTS) -> Verdict:
+def verdict_on(error: Exception, attempts: int, most: int = MAX_ATTEMPTS) -> Verdict:
     """Return the verdict on a failure; `attempts` includes this one, `most` is the limit.
 
     An unusable answer is retried once only: at temperature 0, another one would be no better.
@@ -79,9 +79,9 @@ def is_budget_used(error: Exception) -> bool:
 def delay_after(attempts: int, first: float) -> float:
     """Return the seconds to wait after the given number of attempts.
 
-    They double each time, up to `LONGEST_DELAY`.
+    They double each time, up to `MAX_DELAY`.
     """
-    return float(min(first * 2 ** min(attempts - 1, 30), LONGEST_DELAY))
+    return float(min(first * 2 ** min(attempts - 1, 30), MAX_DELAY))
 
 
 def row_error(error: Exception) -> RowError:

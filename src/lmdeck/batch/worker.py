@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from lmdeck.batch.answer_schema import SchemaCheck
 from lmdeck.batch.batch_hosts import BatchHost, HostState
-from lmdeck.batch.failure_policy import MOST_ATTEMPTS, Verdict, delay_after, row_error, verdict_on
+from lmdeck.batch.failure_policy import MAX_ATTEMPTS, Verdict, delay_after, row_error, verdict_on
 from lmdeck.batch.ledger import Lease, LeaseOutcome, Ledger
 from lmdeck.batch.ledger_thread import LedgerThread
 from lmdeck.batch.progress import BatchProgress, Speed, running_progress
@@ -23,7 +23,7 @@ from lmdeck.errors import APIError, LMStudioError, TransportError
 
 HEARTBEAT_SECONDS = 1.0
 POLL_SECONDS = 0.25  # between two checks for requests that others have released, or that wait for another attempt
-FIRST_PROBE, LONGEST_PROBE = 0.25, 10.0
+FIRST_PROBE, MAX_PROBE = 0.25, 10.0
 FIRST_DELAY = 1.0
 PATIENCE = 300.0
 REFRESH_SECONDS = 30.0
@@ -38,7 +38,7 @@ class WorkerLimits(Struct, frozen=True, kw_only=True):
     """
 
     max_concurrency: int | None = None
-    attempts: int = MOST_ATTEMPTS
+    attempts: int = MAX_ATTEMPTS
     first_delay: float = FIRST_DELAY
     patience: float = PATIENCE
     waits_at_start: bool = False
@@ -356,4 +356,4 @@ class _HostWorker:
                 return
             self._worker.stop_if_unreachable(error)
             await self._wait(pause)
-            pause = min(pause * 1.5, LONGEST_PROBE)
+            pause = min(pause * 1.5, MAX_PROBE)

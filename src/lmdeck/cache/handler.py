@@ -22,7 +22,7 @@ from lmdeck.messages import Reply
 
 HARMLESS = {"adjusted", "context_trimmed", "raw_shortened", "usage_missing"}
 """Codes of problems that belong to the request, or do not affect the answer."""
-MOST_FAILED_FLIGHTS = 2
+MAX_FAILED_FLIGHTS = 2
 """After this many failures of other senders, a request is sent separately, so that it does not wait for more."""
 CLOCK_SKEW = 60.0
 """How far in the future an answer's time may be, in seconds: another machine's clock may be ahead."""
@@ -172,7 +172,7 @@ class CachingHandler:
 
     def _send_or_join(self, call: Call[R], lookup: _Lookup) -> Plan[ResponseStream[R]]:
         failures = 0
-        while failures < MOST_FAILED_FLIGHTS:
+        while failures < MAX_FAILED_FLIGHTS:
             flight, is_first = self._cache.flights.join(lookup.key)
             if is_first:
                 return (yield from self._send(call, lookup, flight))

@@ -34,7 +34,7 @@ from lmdeck.gateway.dashboard.view import host_state
 
 ORDERS = ("seconds", "chunks_per_second", "key", "model")
 STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "‖": "yellow", "◔": "cyan"}
-MOST_HOSTS, MOST_MODELS, MOST_ERRORS = 4, 3, 3
+MAX_HOSTS, MAX_MODELS, MAX_ERRORS = 4, 3, 3
 SECONDS = 5.0
 NAME_GATEWAY = "Name the gateway with --url, and the operators' token with --token-env."
 WIDE = {"models", "model", "message"}
@@ -282,8 +282,8 @@ class _View:
     def _hosts(self) -> Table:
         table = _table("", "host", "state", "running", "models")
         hosts = self.status["hosts"]
-        first = max(0, min(self._host - MOST_HOSTS + 1, len(hosts) - MOST_HOSTS))
-        for number, host in enumerate(hosts[first : first + MOST_HOSTS], first):
+        first = max(0, min(self._host - MAX_HOSTS + 1, len(hosts) - MAX_HOSTS))
+        for number, host in enumerate(hosts[first : first + MAX_HOSTS], first):
             mark, word = host_state(host)
             loaded = ", ".join(name for name, model in host["models"].items() if model["loaded"])
             table.add_row(
@@ -298,7 +298,7 @@ class _View:
     def _models(self) -> Table:
         table = _table("", "model", "running", "waiting", "longest")
         queues = sorted(self.status["queues"].items(), key=lambda item: -item[1]["waiting"])
-        for model, queue in queues[:MOST_MODELS]:
+        for model, queue in queues[:MAX_MODELS]:
             table.add_row(
                 "", _cell(model), str(queue["running"]), str(queue["waiting"]), _seconds(queue["oldest_wait"])
             )
@@ -329,7 +329,7 @@ class _View:
 
     def _errors(self) -> Table:
         table = _table("", "failed", "error", "host", "message")
-        for one in self.status["errors"][:MOST_ERRORS]:
+        for one in self.status["errors"][:MAX_ERRORS]:
             at = time.strftime("%H:%M:%S", time.localtime(one["at"]))
             table.add_row("", at, _cell(one["error"]), _cell(one["host"]), _cell(one["message"]))
         return table

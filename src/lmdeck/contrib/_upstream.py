@@ -23,7 +23,7 @@ from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import LMStudioError, RequestTimeoutError, TransportError
 from lmdeck.relay import RelayReader, Route, begin, error_answer, route_of
 
-MOST_SERVERS = 64
+MAX_SERVERS = 64
 ADDRESS = ("base_url", "host", "port")
 THIS_MACHINE = "http://localhost"
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class _UpstreamBase(Generic[T]):
         with self._lock:
             session = self._sessions.get(root)
             if session is None:
-                if len(self._sessions) >= MOST_SERVERS:
+                if len(self._sessions) >= MAX_SERVERS:
                     self._sessions.clear()
                 session = self._sessions[root] = Session(msgspec.structs.replace(self.settings, base_url=root))
         return route, session

@@ -21,7 +21,7 @@ from lmdeck._client.session import Session
 from lmdeck.batch.answer_schema import SchemaCheck
 from lmdeck.batch.arguments import server_hosts
 from lmdeck.batch.batch_hosts import HostAnswer, HostState, ServerHost
-from lmdeck.batch.failure_policy import MOST_ATTEMPTS
+from lmdeck.batch.failure_policy import MAX_ATTEMPTS
 from lmdeck.batch.input_requests import CHAT, BatchOptions, endpoint_of
 from lmdeck.batch.job import input_row
 from lmdeck.batch.ledger import Lease, Ledger, StoredRow
@@ -65,7 +65,7 @@ class Ask:
         options: Mapping[str, Any] | None = None,
         dedupe: bool = True,
         hosts: Sequence[str] = (),
-        attempts: int = MOST_ATTEMPTS,
+        attempts: int = MAX_ATTEMPTS,
         patience: float = PATIENCE,
         prefix: str = "",
         **settings: Any,  # those of `ClientSettings`, which are checked when they are resolved

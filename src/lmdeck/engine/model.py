@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lmdeck.server.text_model import Generation, LetterChoice, Piece
 
 MAX_WAITING = 64
-MOST_LOGPROBS = 500
+MAX_LOGPROBS = 500
 RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's value for a random seed."""
 
@@ -255,7 +255,7 @@ async def _letters(server: LlamaServer, choice: LetterChoice) -> tuple[tuple[flo
     A letter that is not among the likeliest tokens gets the score of the last one.
     """
     prompt = await _prompt(server, (Turn("user", choice.prompt),))
-    asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": MOST_LOGPROBS}
+    asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": MAX_LOGPROBS}
     answer = await server.ask("/completion", asked)
     likeliest = answer["completion_probabilities"][0]["top_logprobs"]
     scores = {one["token"]: float(one["logprob"]) for one in reversed(likeliest)}

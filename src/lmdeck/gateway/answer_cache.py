@@ -23,7 +23,7 @@ from lmdeck.gateway.request_handlers import GatewayAnswer, GatewayRequest, Handl
 __all__ = ["CachedAnswers", "open_cache"]
 
 DEFAULT_URL = "sqlite:///gateway-cache.db"
-MOST_FAILED_FLIGHTS = 2
+MAX_FAILED_FLIGHTS = 2
 _VARYING = ("anthropic-version", "anthropic-beta", "openai-beta")
 
 
@@ -91,7 +91,7 @@ class CachedAnswers:
 
     async def _send_or_join(self, request: GatewayRequest, key: bytes) -> GatewayAnswer:
         failures = 0
-        while failures < MOST_FAILED_FLIGHTS:
+        while failures < MAX_FAILED_FLIGHTS:
             flight, is_first = self._cache.flights.join(key)
             if is_first:
                 return await self._send(request, key, flight)

@@ -105,7 +105,7 @@ class Gateway:
         self.estimator = TokenEstimator()
         self.operators = Operators(config.admin)
         self.deliveries: set[AnswerSender] = set()
-        self.works: dict[str, RelayedRequest] = {}
+        self.relayed: dict[str, RelayedRequest] = {}
         self.is_draining = False
         self.clock = clock
         self._routes = Routes()
@@ -139,16 +139,18 @@ class Gateway:
 
     async def state(self) -> ServerState:
         """Return the open requests of this process."""
-        live = [work.status() for work in islice(self.works.values(), SHOWN_LIVE)]
+        live = [relayed.status() for relayed in islice(self.relayed.values(), SHOWN_LIVE)]
         return ServerState(requests=len(self.deliveries), live=live)
 
     async def cancel(self, request_id: str) -> bool:
         """End an open request with an error; return whether this process has one of this id."""
-        work = self.works.get(request_id)
-        if work is not None:
+        relayed = self.relayed.get(request_id)
+        if relayed is not None:
             hint = "Ask the operator of the gateway why."
-            work.delivery.stop(ServerError("An operator stopped the request.", status=503, code="cancelled", hint=hint))
-        return work is not None
+            relayed.delivery.stop(
+                ServerError("An operator stopped the request.", status=503, code="cancelled", hint=hint)
+            )
+        return relayed is not None
 
     async def use(self, config: Config) -> None:
         """Use another configuration; server and store stay as they are."""
@@ -280,23 +282,23 @@ class Gateway:
 
     async def _relay(self, incoming: IncomingRequest, receive: Receive, send: Send) -> None:
         """Relay a request to a host, and stop it when the client leaves."""
-        work = RelayedRequest(self, incoming, AnswerSender(incoming.scope, send, self.clock))
-        self.deliveries.add(work.delivery)
-        self.works[work.outcome.request_id] = work
+        relayed = RelayedRequest(self, incoming, AnswerSender(incoming.scope, send, self.clock))
+        self.deliveries.add(relayed.delivery)
+        self.relayed[relayed.outcome.request_id] = relayed
         try:
-            if await work.read():
-                await self._run_while_connected(incoming.scope, receive, work)
+            if await relayed.read():
+                await self._run_while_connected(incoming.scope, receive, relayed)
         except ClientGoneError:
-            work.outcome.status, work.outcome.error = CLIENT_GONE, work.outcome.error or "ClientGoneError"
+            relayed.outcome.status, relayed.outcome.error = CLIENT_GONE, relayed.outcome.error or "ClientGoneError"
         finally:
-            self.deliveries.discard(work.delivery)
-            del self.works[work.outcome.request_id]
-            await work.settle()
+            self.deliveries.discard(relayed.delivery)
+            del self.relayed[relayed.outcome.request_id]
+            await relayed.settle()
             for observer in self.observers:
-                observer(work.outcome)
+                observer(relayed.outcome)
 
     @staticmethod
-    async def _run_while_connected(scope: Scope, receive: Receive, work: RelayedRequest) -> None:
+    async def _run_while_connected(scope: Scope, receive: Receive, relayed: RelayedRequest) -> None:
         """Run a request until the client leaves.
 
         The gateway's own server reports that without a task that waits for it.
@@ -307,7 +309,7 @@ class Gateway:
         on_lost: list[Callable[[], object]] | None = scope.get(ON_LOST)
         task = asyncio.current_task()
         if on_lost is None or task is None:
-            await run_until_disconnect(receive, work.run())
+            await run_until_disconnect(receive, relayed.run())
             return
         is_gone = False
 
@@ -318,7 +320,7 @@ class Gateway:
 
         on_lost.append(leave)
         try:
-            await work.run()
+            await relayed.run()
         except asyncio.CancelledError:
             if not is_gone or task.uncancel():
                 raise

@@ -35,7 +35,7 @@ __all__ = ["DEFAULT_PARALLEL", "Host"]
 DEFAULT_PARALLEL = 4
 FRESH_SECONDS = 0.25  # how recently a model must have been listed as loaded to be sent a request without a check
 ARRIVAL_SECONDS = 0.05  # the longest time that a request takes to reach the host
-MOST_MISSED = 3  # polls in a row that a busy host may leave unanswered
+MAX_MISSED = 3  # polls in a row that a busy host may leave unanswered
 POLL_GAP_SECONDS = 0.1  # the shortest time between two polls for waiting requests
 _log = logging.getLogger("lmdeck.gateway")
 
@@ -214,7 +214,7 @@ class Host(HostClient):
                 self.product, self.version = health.product or "", health.version
         except LMStudioError as error:
             self._missed += 1
-            is_busy = isinstance(error, RequestTimeoutError) and self.running.total() > 0 and self._missed < MOST_MISSED
+            is_busy = isinstance(error, RequestTimeoutError) and self.running.total() > 0 and self._missed < MAX_MISSED
             if not (self.is_up and is_busy):
                 self._note_down(error)
             return self.is_up

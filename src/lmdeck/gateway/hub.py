@@ -32,7 +32,7 @@ from lmdeck.gateway.store import GatewayStore
 __all__ = ["AnyHub", "Hub", "Server", "ServerState"]
 
 SHOWN_LIVE = 200
-MOST_LOADED = 100_000
+MAX_LOADED = 100_000
 _log = logging.getLogger("lmdeck.gateway")
 
 
@@ -137,7 +137,7 @@ class Hub(HostPool):
     async def load_history(self, store: GatewayStore) -> None:
         """Load the requests that ended before the start from the store, for the dashboard."""
         since = time.time() - LONGEST
-        self.history.load(reversed(await asyncio.to_thread(store.requests, since=since, limit=MOST_LOADED)))
+        self.history.load(reversed(await asyncio.to_thread(store.requests, since=since, limit=MAX_LOADED)))
 
     def note(self, outcome: RequestOutcome) -> None:
         """Record a request that has ended."""

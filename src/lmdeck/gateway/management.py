@@ -20,7 +20,7 @@ __all__ = ["management_routes"]
 
 CHOSEN = "x-lmdeck-host"
 """The header with which a client chooses a host."""
-MOST_JOBS = 1000
+MAX_JOBS = 1000
 DOWNLOAD = "/api/v1/models/download"
 
 
@@ -61,7 +61,7 @@ async def _download(pool: HostPool, jobs: dict[str, Host], incoming: IncomingReq
     answer = await _passed(pool, host, incoming, body)
     job = object_or_empty(answer.body if isinstance(answer.body, bytes) else b"").get("job_id")
     if isinstance(job, str):
-        if len(jobs) >= MOST_JOBS:
+        if len(jobs) >= MAX_JOBS:
             del jobs[next(iter(jobs))]
         jobs[job] = host
     return answer

@@ -21,7 +21,7 @@ from lmdeck.relay import route_of
 
 __all__ = ["RelayGateway", "RelayedRequest"]
 
-LEAST_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
+MIN_SAMPLE = 200  # tokens of a prompt from which estimates are learned: a short one is mostly template
 _log = logging.getLogger("lmdeck.gateway")
 
 
@@ -155,7 +155,7 @@ class RelayedRequest:
                 await self.settle()
                 await self.delivery.start(answer.status, {**headers, "content-length": str(len(body))})
                 await self.delivery.end(body)
-        if request.relay is not None and request.prompt_tokens >= LEAST_SAMPLE and not outcome.error:
+        if request.relay is not None and request.prompt_tokens >= MIN_SAMPLE and not outcome.error:
             gateway.estimator.learn_from(outcome.model, request.prompt_tokens, outcome.prompt_tokens)
 
     async def _converted(self) -> GatewayRequest:

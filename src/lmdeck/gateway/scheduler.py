@@ -29,7 +29,7 @@ UNKNOWN_MODEL = (
 )
 FIRST_ESTIMATE = 10.0  # seconds that an answer is assumed to take before one was measured
 SMOOTHING = 0.2
-MOST_LANES = 1000
+MAX_LANES = 1000
 LOAD_PAUSE = 10.0  # seconds after which a failed load is tried again
 
 
@@ -391,7 +391,7 @@ class Scheduler:
     def _lane(self, model: str) -> _Lane:
         lane = self._lanes.get(model)
         if lane is None:
-            if len(self._lanes) >= MOST_LANES:
+            if len(self._lanes) >= MAX_LANES:
                 self._lanes = {name: each for name, each in self._lanes.items() if len(each.queue)}
             lane = self._lanes[model] = _Lane(model)
         return lane

@@ -20,7 +20,7 @@ from lmdeck.web.trust import is_loopback
 
 __all__ = ["become_server", "check_exposure"]
 
-LEAST_FILES_FREE = 64
+MIN_FILES_FREE = 64
 
 
 def check_exposure(config: Config) -> None:
@@ -71,7 +71,7 @@ def allow_connections(count: int) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * count + LEAST_FILES_FREE
+    wanted = 2 * count + MIN_FILES_FREE
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -13,7 +13,7 @@ from lmdeck.gateway.config import StickyConfig
 
 __all__ = ["StickyHosts", "conversation_key", "response_key"]
 
-MOST_BINDINGS = 100_000
+MAX_BINDINGS = 100_000
 PREFIX_BYTES = 4096
 
 
@@ -61,7 +61,7 @@ class StickyHosts:
         now = self._clock()
         self._hosts[key] = (host, now + seconds)
         self._hosts.move_to_end(key)
-        while len(self._hosts) > MOST_BINDINGS or next(iter(self._hosts.values()))[1] < now:
+        while len(self._hosts) > MAX_BINDINGS or next(iter(self._hosts.values()))[1] < now:
             self._hosts.popitem(last=False)
 
 

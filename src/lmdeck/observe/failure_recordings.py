@@ -20,8 +20,8 @@ from lmdeck.testing.recordings.redaction import redact
 __all__ = ["RecordFailures"]
 
 _log = logging.getLogger("lmdeck.observe")
-MOST_FILES = 1000
-MOST_BYTES = 4 << 20
+MAX_FILES = 1000
+MAX_BYTES = 4 << 20
 FILES_BETWEEN_TRIMS = 50
 _NOT_IN_NAMES = re.compile(r"[^\w.-]", re.ASCII)
 
@@ -36,7 +36,7 @@ class RecordFailures:
     files are kept, and of each answer its first 4 MiB. Requests without a body, such as lists of models, are not recorded.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = MOST_FILES) -> None:
+    def __init__(self, folder: str | Path, *, keep: int = MAX_FILES) -> None:
         self._folder = Path(folder)
         self._keep = keep
         self._written = 0
@@ -106,7 +106,7 @@ class _Recording(StreamObserver):
         self._recordings = recordings
         self._started = time.monotonic()
         self._received: list[tuple[bytes, float]] = []
-        self._left = MOST_BYTES
+        self._left = MAX_BYTES
         self._status = 0
         self._headers: dict[str, str] = {}
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
 
 Client = LMStudio | AsyncLMStudio
-MOST_LABELS = 200
+MAX_LABELS = 200
 OTHER = "other"
 
 
@@ -38,7 +38,7 @@ class BoundedLabels:
     A metric therefore stays small.
     """
 
-    def __init__(self, most: int = MOST_LABELS) -> None:
+    def __init__(self, most: int = MAX_LABELS) -> None:
         self._known: set[str] = set()
         self._most = most
 

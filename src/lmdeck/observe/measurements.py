@@ -16,10 +16,10 @@ from opentelemetry import context, metrics
 
 from lmdeck._forking import on_fork
 
-__all__ = ["MOST_WAITING", "measurements"]
+__all__ = ["MAX_WAITING", "measurements"]
 
 Record: TypeAlias = Callable[[float, Mapping[str, Any], context.Context], None]
-MOST_WAITING = 96
+MAX_WAITING = 96
 
 
 class WaitingMeasurements:
@@ -35,7 +35,7 @@ class WaitingMeasurements:
         `labels` must not change any more.
         """
         self._waiting.append((record, value, labels, context.get_current()))
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             self.record()
 
     def record(self) -> None:

@@ -25,7 +25,7 @@ from lmdeck.gateway.store.sqlite import SQLite
 __all__ = ["BatchStore", "new_id"]
 
 INDEX = "index.db"
-MOST_LISTED = 10_000
+MAX_LISTED = 10_000
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL, bytes INTEGER NOT NULL,
@@ -146,7 +146,7 @@ class BatchStore:
     def files(self, owner: str, purpose: str | None, after: str | None, limit: int, *, is_ascending: bool) -> Page:
         """Return files of an owner, those after the one with the id `after`."""
         query = "SELECT record FROM files WHERE owner = ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY number LIMIT ?"
-        found = self._all(StoredFile, query, (owner, int(time.time()), MOST_LISTED))
+        found = self._all(StoredFile, query, (owner, int(time.time()), MAX_LISTED))
         named = [file for file in found if purpose in (None, file.purpose)]
         return _page(named if is_ascending else named[::-1], after, limit)
 
@@ -154,10 +154,10 @@ class BatchStore:
         """Remove expired files, and the ledgers of finished batches created before a time."""
         now = int(time.time())
         query = "SELECT record FROM files WHERE expires_at <= ? LIMIT ?"
-        for file in self._all(StoredFile, query, (now, MOST_LISTED)):
+        for file in self._all(StoredFile, query, (now, MAX_LISTED)):
             self.delete_file(file.id)
         for batch in self._all(
-            Batch, "SELECT record FROM batches WHERE is_over = 1 ORDER BY number LIMIT ?", (MOST_LISTED,)
+            Batch, "SELECT record FROM batches WHERE is_over = 1 ORDER BY number LIMIT ?", (MAX_LISTED,)
         ):
             if batch.created_at < batches_before:
                 self._remove_ledger(batch)
@@ -187,12 +187,12 @@ class BatchStore:
     def batches(self, owner: str, after: str | None, limit: int) -> Page:
         """Return batches of an owner, newest first, those after the one with the id `after`."""
         query = "SELECT record FROM batches WHERE owner = ? ORDER BY number DESC LIMIT ?"
-        return _page(self._all(Batch, query, (owner, MOST_LISTED)), after, limit)
+        return _page(self._all(Batch, query, (owner, MAX_LISTED)), after, limit)
 
     def open_batches(self) -> list[Batch]:
         """Return the batches that are not over, oldest first."""
         query = "SELECT record FROM batches WHERE is_over = 0 ORDER BY number LIMIT ?"
-        return self._all(Batch, query, (MOST_LISTED,))
+        return self._all(Batch, query, (MAX_LISTED,))
 
     def change_batch(self, batch_id: str, change: Callable[[Batch], Batch]) -> Batch:
         """Change a batch in one transaction, and return it; one that is over stays as it is."""

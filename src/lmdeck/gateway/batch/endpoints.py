@@ -29,7 +29,7 @@ __all__ = ["batch_routes"]
 
 CHUNK_BYTES = 1 << 16
 FORM_BYTES = 1 << 16  # of a form beside its file
-MOST_OPEN = 1000
+MAX_OPEN = 1000
 DAY = 86400
 
 
@@ -190,9 +190,9 @@ async def _create(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswe
             hint="Upload the file with `POST /v1/files` and purpose `batch`, with the same key.",
         )
     batch = _batch_of(body, file, owner)
-    if len(await asyncio.to_thread(store.open_batches)) >= MOST_OPEN:
+    if len(await asyncio.to_thread(store.open_batches)) >= MAX_OPEN:
         raise RateLimitError(
-            f"{MOST_OPEN} batches are open, the most that a gateway accepts.",
+            f"{MAX_OPEN} batches are open, the most that a gateway accepts.",
             status=429,
             retry_after=60.0,
             hint="Wait until one has ended, or cancel one.",

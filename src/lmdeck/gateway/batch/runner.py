@@ -31,7 +31,7 @@ __all__ = ["BatchRunner"]
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 3600.0
 RETRY_SECONDS = 10.0  # after a failure that may pass, such as a full disk
-LONGEST_PAUSE = 300.0
+MAX_PAUSE = 300.0
 DAY = 86400.0
 _log = logging.getLogger("lmdeck.gateway")
 
@@ -119,7 +119,7 @@ class BatchRunner:
         except LMStudioError as error:
             pause = RETRY_SECONDS
             if isinstance(error, RateLimitError):
-                pause = min(error.retry_after or RETRY_SECONDS, LONGEST_PAUSE)
+                pause = min(error.retry_after or RETRY_SECONDS, MAX_PAUSE)
             _log.warning("batch %s waits for %.0f s: %s", batch.id, pause, error.message)
             self._not_before[batch.id] = time.time() + pause
         except Exception:

@@ -19,7 +19,7 @@ from lmdeck.gateway.store import Key
 __all__ = ["MEMORY", "Admitted", "Limiter", "rate_limit_headers"]
 
 MEMORY = "memory:"
-LONGEST_RETRY_SECONDS = 60  # the clients of OpenAI and Anthropic do not wait longer before they try again
+MAX_RETRY_SECONDS = 60  # the clients of OpenAI and Anthropic do not wait longer before they try again
 _NOTHING = Reservation(id="", tokens=0)
 _SENTENCES = {
     PARALLEL: ("may have {limit:,} requests running at once", "rate_limit_exceeded"),
@@ -117,7 +117,7 @@ def _refusal(key: Key, name: str, balances: tuple[Balance, ...]) -> AdmissionRef
         retry_after=float(seconds),
         hint=f"Wait {seconds} s, or ask the gateway's operator for a higher limit.",
     )
-    should_retry = "true" if seconds <= LONGEST_RETRY_SECONDS else "false"
+    should_retry = "true" if seconds <= MAX_RETRY_SECONDS else "false"
     return AdmissionRefused(error, {**rate_limit_headers(balances), "x-should-retry": should_retry})
 
 

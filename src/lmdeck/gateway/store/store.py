@@ -37,10 +37,10 @@ from lmdeck.gateway.store.records import (
 from lmdeck.gateway.store.writer import WriterThread
 from lmdeck.stats import Usage
 
-__all__ = ["MOST_FAILURES", "GatewayStore"]
+__all__ = ["MAX_FAILURES", "GatewayStore"]
 
 T = TypeVar("T")
-MOST_FAILURES = 1000
+MAX_FAILURES = 1000
 KEEP_DAYS = 30.0
 DAY = 86400.0
 TRIM_SECONDS = 3600.0
@@ -80,7 +80,7 @@ _ADD_PROBLEMS = """
 """
 _TRIM_FAILURES = f"""
     DELETE FROM lmdeck_failures WHERE (ended_at, id) <=
-    (SELECT ended_at, id FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT 1 OFFSET {MOST_FAILURES})
+    (SELECT ended_at, id FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT 1 OFFSET {MAX_FAILURES})
 """  # noqa: S608  # a number of ours
 
 
@@ -232,7 +232,7 @@ class GatewayStore:
         """
         return self._writer.submit(partial(_add_failure, failure=failure))
 
-    def failures(self, *, limit: int = MOST_FAILURES) -> list[FailureRecord]:
+    def failures(self, *, limit: int = MAX_FAILURES) -> list[FailureRecord]:
         """Return the last failures, the newest first.
 
         Raises:

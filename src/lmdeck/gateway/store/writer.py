@@ -31,9 +31,9 @@ Write: TypeAlias = Callable[[Connection], T]
 WriteRecords: TypeAlias = Callable[[Connection, list[Any]], object]
 _log = logging.getLogger("lmdeck.gateway")
 
-MOST_IN_ONE_TRANSACTION = 500
-MOST_WAITING = 100_000
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+MAX_IN_ONE_TRANSACTION = 500
+MAX_WAITING = 100_000
+FIRST_PAUSE, MAX_PAUSE = 0.05, 2.0
 CLOSE_SECONDS = 10.0
 
 
@@ -79,10 +79,10 @@ class WriterThread:
         with self._lock:
             if self._is_closed:
                 self._fail(job.future, StoreError(f"The store {self._database.label} is closed."))
-            elif self._jobs.qsize() >= MOST_WAITING:
+            elif self._jobs.qsize() >= MAX_WAITING:
                 self._fail(
                     job.future,
-                    StoreError(f"{MOST_WAITING} writes are already waiting for the store {self._database.label}."),
+                    StoreError(f"{MAX_WAITING} writes are already waiting for the store {self._database.label}."),
                 )
             else:
                 self._jobs.put(job)
@@ -130,7 +130,7 @@ class WriterThread:
             self._closing.wait(self._pause)
         while job is not None:
             jobs.append(job)
-            if len(jobs) == MOST_IN_ONE_TRANSACTION:
+            if len(jobs) == MAX_IN_ONE_TRANSACTION:
                 return jobs, True
             try:
                 job = self._jobs.get_nowait()
@@ -180,7 +180,7 @@ class WriterThread:
                     reason = describe(str(error))
                     _log.warning("The store %s could not be written: %s. Trying again.", self._database.label, reason)
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE)
 
     def _connected(self) -> Connection:
         """Return the open connection, or a new one with its tables."""

@@ -17,7 +17,7 @@ import msgspec
 from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece
 
 REMOVED = "(removed)"
-LEAST_KNOWN = 8
+MIN_KNOWN = 8
 """A shorter secret may be an ordinary word; it is removed only next to its name."""
 
 _HEADER = re.compile(
@@ -141,7 +141,7 @@ class Redaction:
             return {key: self._all_removed(each) for key, each in value.items()}
         if isinstance(value, list):
             return [self._all_removed(each) for each in value]
-        is_secret = isinstance(value, str) or (isinstance(value, int | float) and len(str(value)) >= LEAST_KNOWN)
+        is_secret = isinstance(value, str) or (isinstance(value, int | float) and len(str(value)) >= MIN_KNOWN)
         return self._remove(str(value)) if is_secret else value
 
     def text(self, text: str) -> str:
@@ -187,7 +187,7 @@ class Redaction:
         _, _, credentials = secret.partition(" ")
         parts = [secret, credentials.strip(), _decoded(credentials.strip()).partition(":")[2]]
         parts += [pair.partition("=")[2] for pair in secret.split("; ")]
-        self._known.update(part for part in parts if len(part) >= LEAST_KNOWN and part != REMOVED)
+        self._known.update(part for part in parts if len(part) >= MIN_KNOWN and part != REMOVED)
         return REMOVED
 
     def _longest_first(self) -> list[str]:
