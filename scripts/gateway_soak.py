@@ -25,8 +25,8 @@ from pathlib import Path
 
 import aiohttp
 
+from lmdeck._usage_store import open_store
 from lmdeck.gateway.keys import new_key
-from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
 
 MODEL = "qwen2.5-7b-instruct"

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 
 import lmdeck.cli
+from lmdeck._usage_store import FailureRecord, UsageRecord, day_of, open_store
 from lmdeck.errors import ModelCrashedError, ServerUnreachableError
 from lmdeck.gateway.durations import duration_text, seconds_of
-from lmdeck.gateway.store import FailureRecord, UsageRecord, day_of, open_store
 from lmdeck.stats import Usage
 
 NOW = time.time()

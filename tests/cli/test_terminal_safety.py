@@ -11,9 +11,9 @@ import pytest
 from cli_tools import COMMAND, Run
 from rich.console import Console
 
+from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece, save
 from lmdeck.cli.live_rendering import SafeMarkdown
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, save
 from loopback import PATIENCE
 from terminals import Terminal
 

@@ -17,7 +17,7 @@ import pytest
 from small_disk import BYTES, small_disk
 
 from lmdeck import FileWriteError, History, LMStudioError
-from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, append, load, save
+from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece, append, load, save
 from loopback import PATIENCE
 
 

@@ -16,10 +16,10 @@ import openai
 import pytest
 
 from gateways import MODEL, PATIENCE, GatewayProcess, config_of, gateway
+from lmdeck._usage_store import KeyLimits, day_of, open_store
 from lmdeck.gateway.fair_queue import FairQueue
 from lmdeck.gateway.keys import new_key
 from lmdeck.gateway.scheduler import Ticket
-from lmdeck.gateway.store import KeyLimits, day_of, open_store
 from lmdeck.testing import FakeLMStudio
 
 

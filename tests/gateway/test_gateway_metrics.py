@@ -14,7 +14,7 @@ import pytest
 
 from bodies import chunk
 from gateways import MODEL, PATIENCE, Answer, GatewayProcess, config_of, gateway
-from lmdeck.gateway.store import open_store
+from lmdeck._usage_store import open_store
 from lmdeck.testing import FakeLMStudio
 
 PROMTOOL = shutil.which("promtool")

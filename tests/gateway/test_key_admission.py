@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from lmdeck._usage_store import GatewayStore, KeyLimits, day_of, open_store
 from lmdeck.errors import ConfigurationError, LMStudioError, ModelCrashedError
 from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, RequestOutcome
 from lmdeck.gateway.key_admission import KeyAdmission
 from lmdeck.gateway.keys import key_in, new_key
-from lmdeck.gateway.store import GatewayStore, KeyLimits, day_of, open_store
 from lmdeck.relay.errors import anthropic_error, error_headers, openai_error, status_of
 
 pytestmark = pytest.mark.usefixtures("one_day")

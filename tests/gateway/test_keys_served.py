@@ -14,10 +14,10 @@ import openai
 import pytest
 
 from gateways import GatewayProcess, config_of, gateway
+from lmdeck._recordings.cassette import load
+from lmdeck._usage_store import KeyLimits, open_store
 from lmdeck.gateway.keys import new_key
-from lmdeck.gateway.store import KeyLimits, open_store
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import load
 
 MODEL = "qwen2.5-7b-instruct"
 

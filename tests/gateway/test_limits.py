@@ -15,12 +15,12 @@ from itertools import chain
 import pytest
 
 from gateways import PATIENCE
+from lmdeck._usage_store import Key, KeyLimits
 from lmdeck.errors import ConfigurationError, RateLimitError, ServerError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.budgets import MemoryBudgets
 from lmdeck.gateway.limits.limiter import Limiter, rate_limit_headers
 from lmdeck.gateway.limits.windows import WINDOWS, balance
-from lmdeck.gateway.store import Key, KeyLimits
 
 pytestmark = pytest.mark.usefixtures("one_day")
 MINUTE, DAY = WINDOWS
@@ -328,7 +328,7 @@ WORKER = """
 import asyncio, json, sys, time
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.limiter import Limiter
-from lmdeck.gateway.store import Key, KeyLimits
+from lmdeck._usage_store import Key, KeyLimits
 
 async def ask(limiter, key, admitted):
     while True:

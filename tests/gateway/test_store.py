@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lmdeck.errors import ConfigurationError, RateLimitError, ServerUnreachableError
-from lmdeck.gateway.store import (
+from lmdeck._usage_store import (
     FailureRecord,
     GatewayStore,
     Key,
@@ -28,7 +27,8 @@ from lmdeck.gateway.store import (
     day_of,
     open_store,
 )
-from lmdeck.gateway.store.migrations import MIGRATIONS, VERSION
+from lmdeck._usage_store.migrations import MIGRATIONS, VERSION
+from lmdeck.errors import ConfigurationError, RateLimitError, ServerUnreachableError
 from lmdeck.stats import Usage
 
 AT = 1_780_000_000.0  # 2026-05-28, in UTC
@@ -241,7 +241,7 @@ def write_many(url: str, prefix: str, threads: int, count: int) -> None:
 
 CONFIRMS = """
 import sys, itertools
-from lmdeck.gateway.store import open_store, UsageRecord, Key
+from lmdeck._usage_store import open_store, UsageRecord, Key
 from lmdeck.stats import Usage
 store = open_store(sys.argv[1])
 for n in itertools.count():
@@ -279,7 +279,7 @@ def test_kill_loses_nothing_that_was_confirmed(store_url: str) -> None:
 
 FORKS = """
 import os, sys
-from lmdeck.gateway.store import open_store, UsageRecord
+from lmdeck._usage_store import open_store, UsageRecord
 with open_store(sys.argv[1]) as store:
     store.record(UsageRecord(id="before", at=0.0)).result(30)
     child = os.fork()
@@ -337,12 +337,12 @@ def test_an_older_store_is_brought_up_to_date_and_keeps_its_rows(
     with open_store(store_url) as store:
         store.record(a_record("r1")).result(30)
     broken = (*MIGRATIONS, ("ALTER TABLE lmdeck_requests ADD COLUMN team TEXT", "CREATE TABLE nonsense ("))
-    monkeypatch.setattr("lmdeck.gateway.store.database.VERSION", VERSION + 1)
-    monkeypatch.setattr("lmdeck.gateway.store.database.MIGRATIONS", broken)
+    monkeypatch.setattr("lmdeck._usage_store.database.VERSION", VERSION + 1)
+    monkeypatch.setattr("lmdeck._usage_store.database.MIGRATIONS", broken)
     with pytest.raises(ConfigurationError, match=r"cannot be used: .*(syntax|incomplete)"):
         open_store(store_url)
     better = (*MIGRATIONS, ("ALTER TABLE lmdeck_requests ADD COLUMN team TEXT",))
-    monkeypatch.setattr("lmdeck.gateway.store.database.MIGRATIONS", better)
+    monkeypatch.setattr("lmdeck._usage_store.database.MIGRATIONS", better)
     for _ in range(2):
         with open_store(store_url) as store:
             assert [record.id for record in store.requests(since=0)] == ["r1"]

@@ -15,11 +15,11 @@ import pytest
 
 import lmdeck.observe
 from lmdeck import AsyncLMStudio, LMStudio
+from lmdeck._recordings.cassette import RecordedExchange, load
+from lmdeck._recordings.replay import parse_exchange
+from lmdeck._usage_store import open_store
 from lmdeck.errors import LMStudioError
-from lmdeck.gateway.store import open_store
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import RecordedExchange, load
-from lmdeck.testing.recordings.replay import parse_exchange
 from loopback import PATIENCE
 
 
@@ -118,7 +118,7 @@ import lmdeck, lmdeck.observe
 with lmdeck.LMStudio(base_url=sys.argv[1]) as lm:
     records = lmdeck.observe.usage(lm, sys.argv[2])
     lm.chat().user("Hi").send()
-    records.store.record_failure(lmdeck.gateway.store.FailureRecord(id="f", at=0.0, kind="k", message="", hint="")).result(60)
+    records.store.record_failure(lmdeck._usage_store.FailureRecord(id="f", at=0.0, kind="k", message="", hint="")).result(60)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from lmdeck import ConfigurationError, LMStudio, LMStudioError
+from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece, load, save
+from lmdeck._recordings.recorder import Recorder
+from lmdeck._recordings.replay import parse_exchange
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load, save
-from lmdeck.testing.recordings.recorder import Recorder
-from lmdeck.testing.recordings.replay import parse_exchange
 from ports import free_port
 
 MODEL = "qwen2.5-7b-instruct"

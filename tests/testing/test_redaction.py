@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece, load
+from lmdeck._recordings.recorder import Recorder
+from lmdeck._recordings.redaction import REMOVED, Redaction
 from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
-from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece, load
-from lmdeck.testing.recordings.recorder import Recorder
-from lmdeck.testing.recordings.redaction import REMOVED, Redaction
 from lmdeck.web.trust import AllowedHosts
 from loopback import PATIENCE
 
@@ -270,7 +270,7 @@ def test_pages_of_other_sites_reach_neither_fake_nor_recorder(
 @pytest.mark.parametrize("kind", ["fake", "recorder", "proxy"])
 def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it to end, or to begin; one that ends is read first, so that its sender sees the refusal."""
-    for module in ("testing.fake_app", "server.requests.body", "testing.recordings.recorder", "contrib.asgi"):
+    for module in ("testing.fake_app", "server.requests.body", "_recordings.recorder", "relay.proxy"):
         monkeypatch.setattr(f"lmdeck.{module}.MAX_BODY_BYTES", 1000)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
     with (

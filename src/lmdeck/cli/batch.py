@@ -146,7 +146,7 @@ def cancel(file: Of = None, out: Out = None, ledger: LedgerFile = None, as_json:
 
 def _on_ray(address: str, settings: Settings, hosts: Sequence[str]) -> Sequence[BatchHost]:
     """Return the hosts as seen from the nodes of a Ray cluster."""
-    from lmdeck.contrib.ray import ray_hosts
+    from lmdeck.batch.ray import ray_hosts
 
     values: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
     token = settings.api_token

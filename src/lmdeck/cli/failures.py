@@ -9,10 +9,10 @@ import msgspec
 import typer
 from rich.text import Text
 
+from lmdeck._usage_store import FailureRecord
 from lmdeck.cli.plain_output import echo_json, safe
 from lmdeck.cli.store_options import ConfigPath, Json, StoreURL, chosen_store, moment
 from lmdeck.cli.terminal import BAD, NEXT, console, show_line
-from lmdeck.gateway.store import FailureRecord
 
 
 def failures(

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmdeck._usage_store import KeyLimits, day_of
 from lmdeck.cli.plain_output import echo_json, safe
 from lmdeck.cli.store_options import ConfigPath, Json, StoreURL, chosen_store, duration, moment
 from lmdeck.cli.terminal import BAD, GOOD, console, errors, show_line, show_table
 from lmdeck.gateway.keys import new_key
-from lmdeck.gateway.store import KeyLimits, day_of
 
 if TYPE_CHECKING:
-    from lmdeck.gateway.store import Key
+    from lmdeck._usage_store import Key
 
 commands = typer.Typer(
     help="Create, list and revoke the keys of users.", no_args_is_help=True, subcommand_metavar="COMMAND"

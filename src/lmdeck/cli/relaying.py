@@ -41,7 +41,7 @@ def run(
     program's; 127 if the program does not exist.
     """
     require_extra("server")
-    from lmdeck.contrib.asgi import RepairProxy
+    from lmdeck.relay.proxy import RepairProxy
     from lmdeck.server.serve import BackgroundServer
     from lmdeck.server.sockets import listen
 
@@ -63,7 +63,7 @@ def proxy(
     `--base-url` selects LM Studio's server: lmdeck proxy --base-url http://gpu-box:1234
     """
     require_extra("server")
-    from lmdeck.contrib.asgi import RepairProxy
+    from lmdeck.relay.proxy import RepairProxy
     from lmdeck.server.serve import run as serve
     from lmdeck.server.sockets import listen
 

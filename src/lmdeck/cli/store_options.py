@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmdeck._usage_store import DEFAULT_URL, POSTGRES, open_store, sqlite_path
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway.durations import seconds_of
-from lmdeck.gateway.store import DEFAULT_URL, POSTGRES, open_store, sqlite_path
 
 if TYPE_CHECKING:
-    from lmdeck.gateway.store import GatewayStore
+    from lmdeck._usage_store import GatewayStore
 
 StoreURL = Annotated[
     str | None,

@@ -22,9 +22,9 @@ from lmdeck.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lmdeck._recordings.cassette import RecordedExchange
+    from lmdeck._recordings.replay import ParsedExchange
     from lmdeck.testing.received_requests import SentRequest
-    from lmdeck.testing.recordings.cassette import RecordedExchange
-    from lmdeck.testing.recordings.replay import ParsedExchange
     from lmdeck.testing.verdict import Outcome, Repaired, Trial
 
 STYLES = {"survived": "green", "reported": "cyan", "wrong answer": "bold red", "crashed": "red", "hung": "magenta"}
@@ -118,10 +118,10 @@ def record(
 ) -> None:
     """Record the traffic between your application and LM Studio, without tokens, until Ctrl-C."""
     require_extra()
+    from lmdeck._recordings.cassette import WHOLE
+    from lmdeck._recordings.recorder import Recorder
     from lmdeck.server.serve import run
     from lmdeck.server.sockets import listen
-    from lmdeck.testing.recordings.cassette import WHOLE
-    from lmdeck.testing.recordings.recorder import Recorder
     from lmdeck.web.trust import AllowedHosts
 
     def show(exchange: RecordedExchange) -> None:
@@ -149,8 +149,8 @@ def replay(
 
     The exit code is 1 if an answer has an error.
     """
-    from lmdeck.testing.recordings.cassette import load
-    from lmdeck.testing.recordings.replay import parse_exchange
+    from lmdeck._recordings.cassette import load
+    from lmdeck._recordings.replay import parse_exchange
 
     def warn(what: str) -> None:
         show_line(WARNING, what, on=errors)

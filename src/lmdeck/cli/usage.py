@@ -7,10 +7,10 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
+from lmdeck._usage_store import ProblemRow, UsageColumn, UsageRow
 from lmdeck.cli.plain_output import echo_json
 from lmdeck.cli.store_options import ConfigPath, Json, StoreURL, chosen_store, day
 from lmdeck.cli.terminal import console, show_table
-from lmdeck.gateway.store import ProblemRow, UsageColumn, UsageRow
 
 
 def usage(

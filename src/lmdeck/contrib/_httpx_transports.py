@@ -1,7 +1,6 @@
 """The common code of the transports for httpx and httpx2, which differ only in their names.
 
- `library` is the module `httpx` or `httpx2`. It is `Any`, since their classes have
-no common type.
+`library` is the module `httpx` or `httpx2`. It is `Any`, since their classes have no common type.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmdeck.contrib._upstream import (
+from lmdeck.errors import LMStudioError
+from lmdeck.relay.upstream import (
     AsyncRelayedResponse,
     AsyncUpstream,
     ClientTimeoutError,
@@ -18,7 +18,6 @@ from lmdeck.contrib._upstream import (
     RelayedResponse,
     Upstream,
 )
-from lmdeck.errors import LMStudioError
 from lmdeck.web.trust import joined_headers
 
 
@@ -88,8 +87,9 @@ class AsyncRelayedStream:
 
 
 def _arguments(request: Any, body: bytes) -> tuple[str, str, dict[str, str], bytes, ClientTimeouts]:
-    headers = joined_headers(request.headers.raw)
-    return request.method, str(request.url), headers, body, ClientTimeouts.of(request.extensions)
+    limits = request.extensions.get("timeout") or {}
+    timeouts = ClientTimeouts(connect=limits.get("connect"), read=limits.get("read"))
+    return request.method, str(request.url), joined_headers(request.headers.raw), body, timeouts
 
 
 @contextmanager

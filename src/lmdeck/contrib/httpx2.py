@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     raise missing_extra(error, "httpx2") from error
 
 from lmdeck.contrib._httpx_transports import AsyncRelayedStream, RelayedStream, relay, relay_async
-from lmdeck.contrib._upstream import AsyncUpstream, Upstream
+from lmdeck.relay.upstream import AsyncUpstream, Upstream
 
 if TYPE_CHECKING:
     from lmdeck.config import ClientSettings

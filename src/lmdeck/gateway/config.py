@@ -17,9 +17,9 @@ from msgspec.structs import replace
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._responses.model_management import checked_load_options
 from lmdeck._secret import Secret
+from lmdeck._usage_store import DEFAULT_URL, KEEP_DAYS
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.gateway.config_file import decode_configuration, named_errors, read_configuration
-from lmdeck.gateway.store import DEFAULT_URL, KEEP_DAYS
 
 __all__ = [
     "AdminConfig",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from lmdeck._usage_store import GatewayStore
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Principal, RequestOutcome
 from lmdeck.gateway.config import Config
@@ -27,7 +28,6 @@ from lmdeck.gateway.metrics import GatewayMetrics
 from lmdeck.gateway.operators import operator_routes
 from lmdeck.gateway.request_history import LONGEST, Bucket, RequestHistory
 from lmdeck.gateway.routing import Capacity, Router
-from lmdeck.gateway.store import GatewayStore
 
 __all__ = ["AnyHub", "Hub", "Server", "ServerState"]
 

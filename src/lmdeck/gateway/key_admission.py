@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from lmdeck.errors import APIError, AuthenticationError, ConfigurationError, LMStudioError, ServerError
-from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, Principal, RequestOutcome
-from lmdeck.gateway.keys import KeyRing, key_in
-from lmdeck.gateway.limits.limiter import MEMORY, Admitted, Limiter, rate_limit_headers
-from lmdeck.gateway.store import (
+from lmdeck._usage_store import (
     KEEP_DAYS,
     FailureRecord,
     GatewayStore,
@@ -24,6 +20,10 @@ from lmdeck.gateway.store import (
     day_of,
     open_store,
 )
+from lmdeck.errors import APIError, AuthenticationError, ConfigurationError, LMStudioError, ServerError
+from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, Principal, RequestOutcome
+from lmdeck.gateway.keys import KeyRing, key_in
+from lmdeck.gateway.limits.limiter import MEMORY, Admitted, Limiter, rate_limit_headers
 from lmdeck.observe.failure_recordings import RecordFailures
 from lmdeck.stats import Usage
 

@@ -15,8 +15,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 
+from lmdeck._usage_store import GatewayStore, Key, KeyLimits, StoreError
 from lmdeck.errors import AuthenticationError, ConfigurationError
-from lmdeck.gateway.store import GatewayStore, Key, KeyLimits, StoreError
 
 __all__ = ["KeyRing", "key_in", "new_key"]
 

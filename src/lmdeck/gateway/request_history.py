@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from lmdeck._usage_store import UsageRecord
 from lmdeck.errors import summary
 from lmdeck.gateway.admission import RequestOutcome
-from lmdeck.gateway.store import UsageRecord
 
 __all__ = ["LONGEST", "RANGES", "Bucket", "RequestHistory"]
 

@@ -89,7 +89,7 @@ class Supervisor:
     async def _load_history(self) -> None:
         config = self._config
         if config.auth.required or config.store.url:
-            from lmdeck.gateway.store import open_store
+            from lmdeck._usage_store import open_store
 
             with closing(await asyncio.to_thread(open_store, config.store_url)) as store:
                 await self._hub.load_history(store)

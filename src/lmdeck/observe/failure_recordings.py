@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lmdeck._files import create_private_file
+from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece
+from lmdeck._recordings.redaction import redact
 from lmdeck.errors import APIError, FileWriteError, LMStudioError
 from lmdeck.handlers import Call, Handler, Plan, R, ResponseStream, StreamObserver
-from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece
-from lmdeck.testing.recordings.redaction import redact
 
 __all__ = ["RecordFailures"]
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from weakref import finalize
 
 from lmdeck._client.clients import AsyncLMStudio, LMStudio
+from lmdeck._usage_store import FailureRecord, GatewayStore, UsageRecord, open_store
 from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
-from lmdeck.gateway.store import FailureRecord, GatewayStore, UsageRecord, open_store
 from lmdeck.messages import Problem
 from lmdeck.observe.failure_recordings import RecordFailures
 from lmdeck.stats import Usage

@@ -1,10 +1,10 @@
-"""Repaired answers for other clients, without I/O.
+"""Repaired answers for other clients.
 
 A request of another client is converted to one that LM Studio accepts, and LM Studio's answer to repaired bytes of the same
 wire format: calls in text or reasoning are found, arguments are repaired, ids are unique, and cut or empty answers are errors.
 
-Answers are read as by `LMStudio.chat()` and written as by `lmdeck.server`. The transports of `lmdeck.contrib`, `lmdeck run` and
-`lmdeck proxy` use it.
+Answers are read as by `LMStudio.chat()` and written as by `lmdeck.server`. The names below do no I/O. The transports of
+`lmdeck.contrib` and the proxy of `lmdeck run` and `lmdeck proxy` add connections to them.
 """
 
 from __future__ import annotations

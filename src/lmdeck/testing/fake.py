@@ -106,8 +106,8 @@ class FakeLMStudio(Scripting, ModelScripting, Expectations):
         Raises:
             ConfigurationError: The recording cannot be read.
         """
-        from lmdeck.testing.recordings.cassette import load
-        from lmdeck.testing.recordings.replay import ReplayApp
+        from lmdeck._recordings.cassette import load
+        from lmdeck._recordings.replay import ReplayApp
 
         fake = cls(strict=False, cuts=False)
         fake._asgi_app = fake._wrap(ReplayApp(load(cassette), speed))

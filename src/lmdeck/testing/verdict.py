@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.errors import ConfigurationError
+from lmdeck.relay.proxy import RepairProxy
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.testing.faults import FAULTS

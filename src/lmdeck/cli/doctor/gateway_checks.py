@@ -89,7 +89,7 @@ def _check_keys(config: Config) -> CheckResult:
     """Check that the store opens and has a key, if keys are required."""
     if not config.auth.required:
         return CheckResult(check="keys", outcome="skipped", detail="no keys are required")
-    from lmdeck.gateway.store import open_store
+    from lmdeck._usage_store import open_store
 
     try:
         with closing(open_store(config.store_url or "sqlite:///gateway.db")) as store:

@@ -17,10 +17,10 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from lmdeck._usage_store.database import Connection
+from lmdeck._usage_store.sqlite import SQLite
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway.batch.records import OVER, Batch, StoredFile
-from lmdeck.gateway.store.database import Connection
-from lmdeck.gateway.store.sqlite import SQLite
 
 __all__ = ["BatchStore", "new_id"]
 

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
+from lmdeck._usage_store import KeyLimits
 from lmdeck.gateway.limits.windows import WINDOWS, Balance, Window, balance
-from lmdeck.gateway.store import KeyLimits
 
 __all__ = ["PARALLEL", "Budgets", "MemoryBudgets", "Reservation", "counted_windows"]
 

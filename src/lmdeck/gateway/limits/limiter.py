@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from lmdeck._usage_store import Key
 from lmdeck.errors import RateLimitError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.limits.budgets import PARALLEL, Budgets, MemoryBudgets, Reservation, counted_windows
@@ -14,7 +15,6 @@ from lmdeck.gateway.limits.redis import RedisBudgets, connect
 from lmdeck.gateway.limits.request_rates import NAME as REQUESTS
 from lmdeck.gateway.limits.request_rates import MemoryRates, RedisRates, RequestRates
 from lmdeck.gateway.limits.windows import RUNNING_SECONDS, Balance
-from lmdeck.gateway.store import Key
 
 __all__ = ["MEMORY", "Admitted", "Limiter", "rate_limit_headers"]
 

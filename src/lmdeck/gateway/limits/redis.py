@@ -15,10 +15,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from lmdeck._secret import redact_url
+from lmdeck._usage_store import KeyLimits
 from lmdeck.errors import ConfigurationError, ServerError, describe
 from lmdeck.gateway.limits.budgets import Reservation, counted_windows
 from lmdeck.gateway.limits.windows import balance
-from lmdeck.gateway.store import KeyLimits
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -20,9 +20,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from lmdeck._usage_store.database import Connection, Database, migrate
+from lmdeck._usage_store.errors import StoreError
 from lmdeck.errors import ConfigurationError, describe
-from lmdeck.gateway.store.database import Connection, Database, migrate
-from lmdeck.gateway.store.errors import StoreError
 
 __all__ = ["Write", "WriterThread"]
 

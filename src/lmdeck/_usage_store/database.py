@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Protocol, TypeAlias
 
+from lmdeck._usage_store.migrations import MIGRATIONS, VERSION
 from lmdeck.errors import ConfigurationError
-from lmdeck.gateway.store.migrations import MIGRATIONS, VERSION
 
 __all__ = ["Connection", "Database", "Row", "migrate"]
 

@@ -1,7 +1,6 @@
-"""Connections to the server for other client libraries.
+"""Connections to the server for relayed requests, with the retries of the client.
 
-They add transports and retries to `lmdeck.relay`. An upstream is one pool of connections that threads (sync) or tasks (async)
-may share. A forked process opens a new one.
+An upstream is one pool of connections that threads (sync) or tasks (async) may share. A forked process opens a new one.
 """
 
 from __future__ import annotations
@@ -34,12 +33,6 @@ class ClientTimeouts(Struct, frozen=True, kw_only=True):
 
     connect: float | None = None
     read: float | None = None
-
-    @classmethod
-    def of(cls, extensions: Mapping[str, Any]) -> ClientTimeouts:
-        """Return the limits in the extensions of an httpx request."""
-        timeouts = extensions.get("timeout") or {}
-        return cls(connect=timeouts.get("connect"), read=timeouts.get("read"))
 
     def over(self, own: Timeouts) -> Timeouts:
         """Return the shorter of each limit."""

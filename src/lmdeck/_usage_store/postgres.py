@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmdeck._forking import disown
 from lmdeck._secret import redact_url
+from lmdeck._usage_store.database import Connection
+from lmdeck._usage_store.errors import StoreError
 from lmdeck.errors import ConfigurationError, describe
-from lmdeck.gateway.store.database import Connection
-from lmdeck.gateway.store.errors import StoreError
 
 if TYPE_CHECKING:
     import psycopg

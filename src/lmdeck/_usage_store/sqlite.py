@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lmdeck._files import create_private_file
 from lmdeck._sqlite import use_wal
+from lmdeck._usage_store.database import Connection
+from lmdeck._usage_store.errors import StoreError
 from lmdeck.errors import ConfigurationError, FileWriteError
-from lmdeck.gateway.store.database import Connection
-from lmdeck.gateway.store.errors import StoreError
 
 __all__ = ["SQLite"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.testing.recordings.cassette import RecordedExchange, RecordedPiece
+from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece
 
 REMOVED = "(removed)"
 MIN_KNOWN = 8

@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmdeck._secret import redact_url
-from lmdeck.errors import ConfigurationError
-from lmdeck.gateway.store.errors import StoreError
-from lmdeck.gateway.store.records import (
+from lmdeck._usage_store.errors import StoreError
+from lmdeck._usage_store.records import (
     FailureGroup,
     FailureRecord,
     Key,
@@ -21,8 +20,9 @@ from lmdeck.gateway.store.records import (
     UsageRow,
     day_of,
 )
-from lmdeck.gateway.store.sqlite import SQLite
-from lmdeck.gateway.store.store import KEEP_DAYS, GatewayStore
+from lmdeck._usage_store.sqlite import SQLite
+from lmdeck._usage_store.store import KEEP_DAYS, GatewayStore
+from lmdeck.errors import ConfigurationError
 
 __all__ = [
     "DEFAULT_URL",
@@ -60,7 +60,7 @@ def open_store(url: str | Path, *, keep_days: float = KEEP_DAYS, pause: float = 
     """
     text = str(url)
     if text.startswith(POSTGRES):
-        from lmdeck.gateway.store.postgres import Postgres  # imported late: psycopg is an extra
+        from lmdeck._usage_store.postgres import Postgres  # imported late: psycopg is an extra
 
         return GatewayStore(Postgres(text), keep_days=keep_days, pause=pause)
     return GatewayStore(SQLite(sqlite_path(text)), keep_days=keep_days, pause=pause)

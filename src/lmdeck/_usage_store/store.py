@@ -20,10 +20,9 @@ from typing import Any, Self, TypeVar, get_args
 import msgspec
 
 from lmdeck._forking import on_fork
-from lmdeck.errors import ConfigurationError, describe
-from lmdeck.gateway.store.database import Connection, Database, Row, migrate
-from lmdeck.gateway.store.errors import StoreError
-from lmdeck.gateway.store.records import (
+from lmdeck._usage_store.database import Connection, Database, Row, migrate
+from lmdeck._usage_store.errors import StoreError
+from lmdeck._usage_store.records import (
     FailureGroup,
     FailureRecord,
     Key,
@@ -34,7 +33,8 @@ from lmdeck.gateway.store.records import (
     UsageRow,
     day_of,
 )
-from lmdeck.gateway.store.writer import WriterThread
+from lmdeck._usage_store.writer import WriterThread
+from lmdeck.errors import ConfigurationError, describe
 from lmdeck.stats import Usage
 
 __all__ = ["MAX_FAILURES", "GatewayStore"]

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
+from lmdeck._recordings.cassette import LEFT, WHOLE
 from lmdeck._requests.other_endpoints import offered_tools
 from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
@@ -18,16 +19,15 @@ from lmdeck._streaming.native_chat import NativeTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
 from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck.errors import LMStudioError
-from lmdeck.testing.recordings.cassette import LEFT, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
+    from lmdeck._recordings.cassette import RecordedExchange
     from lmdeck._streaming.translator import Translator
     from lmdeck.messages import Reply
-    from lmdeck.testing.recordings.cassette import RecordedExchange
 
 _LENGTH = ("content-length", "transfer-encoding", "connection", "keep-alive", "date", "server")
 
