@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from lmdeck._encoders.backend_events import Finished
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished
 from lmdeck.server.jobs import EngineRuntime, Instance, ModelDescription
 from lmdeck.server.text_model import TextOnly
 from loopback import PATIENCE

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 
-from lmdeck.server.backend_events import Finished
+from lmdeck._encoders.backend_events import Finished
 from lmdeck.server.jobs import EngineRuntime, Instance, ModelDescription
 from lmdeck.server.text_model import Generation, Piece, TextOnly
 

@@ -15,9 +15,9 @@ from fastapi.testclient import TestClient
 from flask import Flask
 
 import lmdeck
+from lmdeck._encoders.backend_events import Finished
 from lmdeck.contrib.flask import LMDeck
 from lmdeck.server.app import create_app
-from lmdeck.server.backend_events import Finished
 from lmdeck.server.jobs import Decided, Embedded, EmbeddingJob, EngineRuntime, Instance, ModelDescription
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen

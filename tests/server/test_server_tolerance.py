@@ -68,8 +68,8 @@ def urls() -> Iterator[dict[bool, str]]:
 
 
 def test_a_tolerant_server_waits_for_no_body_for_ever(urls: dict[bool, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 0.1)
-    monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("lmdeck._incoming.disconnect.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("lmdeck._incoming.disconnect.DRAIN_SECONDS", 0.1)
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for length, status in ((900, b"408"), (8 << 30, b"413")):
         with socket.create_connection(("127.0.0.1", urlsplit(urls[True]).port or 0), timeout=PATIENCE) as late:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lmdeck._encoders.backend_events import TextDelta, ToolArgumentsDelta, ToolCallOpened
 from lmdeck.server import tool_text
-from lmdeck.server.backend_events import TextDelta, ToolArgumentsDelta, ToolCallOpened
 from lmdeck.server.tool_text import CallFinder, ConstrainedCall, partial_marker_length
 
 CALL = '[TOOL_REQUEST]{"name": "f", "arguments": {"a": "}[é"}}[END_TOOL_REQUEST]'

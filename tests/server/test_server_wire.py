@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lmdeck._encoders.backend_events import Finished
+from lmdeck._incoming import disconnect
 from lmdeck.errors import ConfigurationError
 from lmdeck.server.app import create_app
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished
 from lmdeck.server.requests import body as requests
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.server.tool_use import DefaultToolUse
-from lmdeck.web import disconnect
 from loopback import PATIENCE
 from wire_tools import KEY, USER, Parrot, ask, asking, chat, eventually, post
 

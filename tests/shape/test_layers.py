@@ -32,6 +32,7 @@ LAYERS: dict[str, int] = {
     # the way of an answer
     "lmdeck._parsing": 1,
     "lmdeck._streaming": 2,
+    "lmdeck._encoders": 3,
     "lmdeck._responses": 2,
     "lmdeck._requests": 2,
     "lmdeck.tools": 1,
@@ -42,15 +43,14 @@ LAYERS: dict[str, int] = {
     "lmdeck._sqlite": 3,
     "lmdeck._native_threads": 3,
     "lmdeck.cache": 3,
+    "lmdeck._incoming": 3,
+    "lmdeck._usage_store": 3,
     "lmdeck._client": 4,
+    "lmdeck._recordings": 4,
     "lmdeck._facade": 4,
     "lmdeck.handlers": 4,
     "lmdeck.batch": 4,
     "lmdeck.relay": 4,
-    "lmdeck.server.blocks": 4,  # how answers are written: also by `relay`
-    "lmdeck.server.encoders": 4,
-    "lmdeck.server.backend_events": 4,
-    "lmdeck.server.jobs": 4,
     "lmdeck": 4,
     # edges
     "lmdeck.cli": 5,

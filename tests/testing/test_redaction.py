@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lmdeck._incoming.trust import AllowedHosts
 from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece, load
 from lmdeck._recordings.recorder import Recorder
 from lmdeck._recordings.redaction import REMOVED, Redaction
@@ -21,7 +22,6 @@ from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
 from lmdeck.testing import FakeLMStudio
-from lmdeck.web.trust import AllowedHosts
 from loopback import PATIENCE
 
 if TYPE_CHECKING:
@@ -280,15 +280,15 @@ def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: 
         url = {"fake": fake.base_url, "recorder": recorder, "proxy": proxy.base_url}[kind]
         endless = sent_raw(url, head + b"Transfer-Encoding: chunked\r\n\r\n1388\r\n" + b" " * 5000 + b"\r\n")
         assert endless.split(b" ")[1] == b"413"
-        monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 0.1)
+        monkeypatch.setattr("lmdeck._incoming.disconnect.DRAIN_SECONDS", 0.1)
         announced = sent_raw(url, head + b"Content-Length: 5000000000\r\n\r\n{")
         assert announced.split(b" ")[1] == b"413"
-        monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 0.1)
+        monkeypatch.setattr("lmdeck._incoming.disconnect.BODY_SECONDS", 0.1)
         late = sent_raw(url, head + b"Content-Length: 900\r\n\r\n{")
         assert late.split(b" ")[1] == b"408"
         assert b"did not arrive within 0.1 s" in late
-        monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 60.0)
-        monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 60.0)
+        monkeypatch.setattr("lmdeck._incoming.disconnect.BODY_SECONDS", 60.0)
+        monkeypatch.setattr("lmdeck._incoming.disconnect.DRAIN_SECONDS", 60.0)
         assert post(url, "/v1/chat/completions", b" " * 2000)[0] == 413
 
 

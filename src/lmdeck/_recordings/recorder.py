@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
+from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, RefusedRequest, joined_headers, refuse_request
 from lmdeck._recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck._recordings.redaction import redact
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, FileWriteError, TransportError
-from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
-from lmdeck.web.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, RefusedRequest, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from lmdeck._incoming.trust import is_loopback
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import GOOD, WARNING, errors, show_line
 from lmdeck.engine import PullProgress, weights_path
 from lmdeck.engine import pull as pull_weights
 from lmdeck.engine import serve as serve_engine
-from lmdeck.web.trust import is_loopback
 
 commands = typer.Typer(help="Serve a small real model, or a GGUF file, with LM Studio's API.", no_args_is_help=True)
 

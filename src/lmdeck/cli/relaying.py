@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from lmdeck._incoming.trust import AllowedHosts, is_loopback
 from lmdeck.cli.shared_options import AllowedHost, ListenHost, ListenPort
 from lmdeck.cli.terminal import BAD, GOOD, NEXT, WARNING, errors, show_line
 from lmdeck.cli.testing_commands import require_extra
-from lmdeck.web.trust import AllowedHosts, is_loopback
 
 if TYPE_CHECKING:
     from lmdeck.cli.shared_options import Shared

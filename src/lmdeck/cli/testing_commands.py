@@ -118,11 +118,11 @@ def record(
 ) -> None:
     """Record the traffic between your application and LM Studio, without tokens, until Ctrl-C."""
     require_extra()
+    from lmdeck._incoming.trust import AllowedHosts
     from lmdeck._recordings.cassette import WHOLE
     from lmdeck._recordings.recorder import Recorder
     from lmdeck.server.serve import run
     from lmdeck.server.sockets import listen
-    from lmdeck.web.trust import AllowedHosts
 
     def show(exchange: RecordedExchange) -> None:
         ended = "" if exchange.ended == WHOLE else f" ({exchange.ended})"

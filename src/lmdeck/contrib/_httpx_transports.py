@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lmdeck._incoming.trust import joined_headers
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.upstream import (
     AsyncRelayedResponse,
@@ -18,7 +19,6 @@ from lmdeck.relay.upstream import (
     RelayedResponse,
     Upstream,
 )
-from lmdeck.web.trust import joined_headers
 
 
 def relay(upstream: Upstream, request: Any, library: Any, stream: Callable[[RelayedResponse, Any], Any]) -> Any:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lmdeck._encoders.backend_events import Finished, LoadProgress
 from lmdeck.engine.errors import EngineError
 from lmdeck.engine.llama import check_grammar
 from lmdeck.engine.model_loading import ModelFile
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished, LoadProgress
 from lmdeck.server.jobs import Decided, Embedded, Instance, Loaded, Sampling
 from lmdeck.server.text_model import Turn
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
+    from lmdeck._encoders.backend_events import StopReason
     from lmdeck.engine.embeddings import TokenTable
     from lmdeck.engine.llama import LlamaServer
-    from lmdeck.server.backend_events import StopReason
     from lmdeck.server.jobs import EmbeddingJob, EngineRuntime, LoadJob, ModelDescription
     from lmdeck.server.text_model import Generation, LetterChoice, Piece
 

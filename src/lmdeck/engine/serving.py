@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmdeck._incoming.trust import AllowedHosts
 from lmdeck.engine.errors import EngineError, needs_extra
 from lmdeck.engine.weights import weights_path
-from lmdeck.web.trust import AllowedHosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

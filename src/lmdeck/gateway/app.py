@@ -12,6 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from lmdeck._incoming.disconnect import ClientGoneError, run_until_disconnect
+from lmdeck._incoming.trust import AllowedHosts, refuse_request
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import InvalidRequestError, LMStudioError, ServerError
 from lmdeck.gateway.admission import CLIENT_GONE, Admission, AdmissionRefused, OpenAdmission, Principal, RequestOutcome
@@ -43,8 +45,6 @@ from lmdeck.gateway.relayed_request import RelayedRequest
 from lmdeck.gateway.request_handlers import GatewayRequest, Handler, HandlerFactory
 from lmdeck.gateway.request_history import Bucket
 from lmdeck.relay import Kind, RelayRequest, Route, route_of
-from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
-from lmdeck.web.trust import AllowedHosts, refuse_request
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

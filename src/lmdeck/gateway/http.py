@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl, quote, unquote
 import msgspec
 from msgspec import Struct
 
+from lmdeck._incoming.disconnect import ClientGoneError
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import LimitsConfig
 from lmdeck.relay import Kind, error_answer
-from lmdeck.web.disconnect import ClientGoneError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
+from lmdeck._incoming.trust import is_loopback
 from lmdeck.errors import APIError, AuthenticationError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
 from lmdeck.gateway.hosts import Host
 from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
-from lmdeck.web.trust import is_loopback
 
 __all__ = ["OperatorGateway", "Operators", "operator_routes"]
 

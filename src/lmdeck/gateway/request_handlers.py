@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from lmdeck._incoming.trust import SAFE_METHODS
 from lmdeck._requests.chat import runs_tools_on_server
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Admission, Principal, RequestOutcome
 from lmdeck.gateway.config import Config
 from lmdeck.relay import Kind, RelayRequest, Route
-from lmdeck.web.trust import SAFE_METHODS
 
 __all__ = ["AnyGateway", "Chunks", "GatewayAnswer", "GatewayRequest", "Handler", "HandlerFactory", "HostChunks"]
 

@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import msgspec
 
+from lmdeck._incoming.trust import is_loopback
 from lmdeck.errors import ConfigurationError
 from lmdeck.gateway.config import Config
 from lmdeck.server.sockets import listen
-from lmdeck.web.trust import is_loopback
 
 __all__ = ["become_server", "check_exposure"]
 

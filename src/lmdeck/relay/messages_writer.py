@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
-from lmdeck.events import Chunk
-from lmdeck.messages import Reply
-from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
-from lmdeck.server.blocks import Blocks
-from lmdeck.server.encoders.common import item_id, named_event
-from lmdeck.server.encoders.messages import (
+from lmdeck._encoders.blocks import Blocks
+from lmdeck._encoders.common import item_id, named_event
+from lmdeck._encoders.messages import (
     STOP_REASONS,
     begin_frame,
     block_frame,
     content_block,
     end_frames,
 )
+from lmdeck.events import Chunk
+from lmdeck.messages import Reply
+from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
 
 __all__ = ["MessagesWriter"]
 

@@ -1,4 +1,7 @@
-"""The repairing proxy, an ASGI application; its public name is `lmdeck.contrib.asgi.RepairProxy`."""
+"""The repairing proxy as an ASGI application.
+
+Its public name is `lmdeck.contrib.asgi.RepairProxy`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
+from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
+from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, joined_headers, refuse_request
 from lmdeck._requests.base_url import BaseURL
 from lmdeck.config import Settings
 from lmdeck.errors import InvalidRequestError, LMStudioError
 from lmdeck.relay import ErrorAnswer, error_answer, route_of
 from lmdeck.relay.upstream import AsyncUpstream
-from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
-from lmdeck.web.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._encoders.common import item_id
+from lmdeck._encoders.responses import ResponseEncoder
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
-from lmdeck.server.encoders.common import item_id
-from lmdeck.server.encoders.responses import ResponseEncoder
 
 __all__ = ["ResponsesWriter"]
 

@@ -7,11 +7,17 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lmdeck._encoders.backend_events import (
+    BackendEvent,
+    ReasoningTextDelta,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolCallOpened,
+)
 from lmdeck._streaming.sse import encode_comment
 from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, ToolCall
-from lmdeck.server.backend_events import BackendEvent, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
 
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "writable"]
 

@@ -14,6 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lmdeck._incoming.disconnect import ClientGoneError
+from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
 from lmdeck.server.backend import BackendError
 from lmdeck.server.endpoints.listings import native_models, openai_model, openai_models, v0_model, v0_models
 from lmdeck.server.errors import (
@@ -26,8 +28,6 @@ from lmdeck.server.errors import (
 )
 from lmdeck.server.http_responses import internal_failure, json_response
 from lmdeck.server.stored import StoredResponses
-from lmdeck.web.disconnect import ClientGoneError
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,9 +61,9 @@ def create_app(
 
     If `api_token` is set, requests must send it as `Authorization: Bearer …` or `x-api-key` (LM Studio's docs,
     `0_core/authentication`). `stored` holds the responses that can be continued. Requests from pages of other sites, and
-    requests for a host that is not among `hosts`, are refused (`lmdeck.web.trust`). An unknown path or method gets LM Studio's
-    answer: status 200 and an error in the body. `tolerant` accepts requests of other clients that LM Studio refuses, and
-    `counts_tokens` adds `/v1/messages/count_tokens`.
+    requests for a host that is not among `hosts`, are refused (`lmdeck._incoming.trust`). An unknown path or method gets LM
+    Studio's answer: status 200 and an error in the body. `tolerant` accepts requests of other clients that LM Studio refuses,
+    and `counts_tokens` adds `/v1/messages/count_tokens`.
     """
     responses = StoredResponses() if stored is None else stored
 

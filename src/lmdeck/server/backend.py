@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from lmdeck.server.backend_events import BackendEvent
+    from lmdeck._encoders.backend_events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,

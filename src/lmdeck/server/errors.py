@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lmdeck._incoming.disconnect import BodyRefusedError
     from lmdeck.server.backend import BackendError
-    from lmdeck.web.disconnect import BodyRefusedError
 
 _ANTHROPIC_TYPES = {
     401: "authentication_error",

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
+from lmdeck._encoders.backend_events import Finished, ModelOutput
+from lmdeck._encoders.common import named_event, usage
+from lmdeck._incoming.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished, ModelOutput
-from lmdeck.server.encoders.common import named_event, usage
-from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from starlette.types import Receive, Scope, Send
 
+    from lmdeck._encoders.backend_events import BackendEvent
     from lmdeck.server.backend import Backend
-    from lmdeck.server.backend_events import BackendEvent
 
 
 class EventStream(Response):

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from lmdeck._encoders.backend_events import Provider
+
 ToolChoice = Literal["auto", "none", "required"]
 
 
@@ -98,14 +100,6 @@ class ChatTool(Struct, frozen=True, kw_only=True):
     name: str
     parameters: Mapping[str, Any]
     description: str = ""
-
-
-class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The provider of a tool that the server runs; LM Studio's `provider_info`."""
-
-    type: Literal["plugin", "ephemeral_mcp"]
-    plugin_id: str | None = None
-    server_label: str | None = None
 
 
 class Integration(Struct, frozen=True, kw_only=True):

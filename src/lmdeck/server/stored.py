@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from lmdeck.server.encoders.common import item_id
+from lmdeck._encoders.common import item_id
 from lmdeck.server.errors import Refusal
 from lmdeck.server.jobs import CalledTool, ChatMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lmdeck.server.blocks import OutputBlock
+    from lmdeck._encoders.blocks import OutputBlock
 
 
 class StoredResponses:

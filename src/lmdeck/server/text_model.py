@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from lmdeck._encoders.backend_events import Finished, LoadProgress
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished, LoadProgress
 from lmdeck.server.jobs import Sampling
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.endpoint_urls import route_of
 from lmdeck.relay.requests import RelayRequest
 from lmdeck.server.errors import body_refused
 from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import MAX_BODY_BYTES
-from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

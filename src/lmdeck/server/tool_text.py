@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck.server.backend_events import TextDelta, ToolArgumentsDelta, ToolCallOpened
+from lmdeck._encoders.backend_events import TextDelta, ToolArgumentsDelta, ToolCallOpened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmdeck.server.backend_events import BackendEvent
+    from lmdeck._encoders.backend_events import BackendEvent
 
 OPEN = "[TOOL_REQUEST]"
 CLOSE = "[END_TOOL_REQUEST]"

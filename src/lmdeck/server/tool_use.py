@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lmdeck._encoders.backend_events import Finished, LoadProgress, TextDelta, ToolCallOpened
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished, LoadProgress, TextDelta, ToolCallOpened
 from lmdeck.server.decision_text import decision_prompt
 from lmdeck.server.jobs import DownloadState
 from lmdeck.server.text_model import Constraint, Generation, Turn
@@ -25,7 +25,7 @@ from lmdeck.server.tool_text import CLOSE, OPEN, CallFinder, ConstrainedCall
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 
-    from lmdeck.server.backend_events import BackendEvent
+    from lmdeck._encoders.backend_events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         ChatMessage,

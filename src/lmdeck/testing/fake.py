@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmdeck._incoming.trust import AllowedHosts
 from lmdeck._version import __version__
 from lmdeck.server.app import create_app
 from lmdeck.server.sockets import listen
@@ -16,7 +17,6 @@ from lmdeck.testing.listener import ListeningPort, WatchedServer
 from lmdeck.testing.scripted_answers import Answer
 from lmdeck.testing.scripted_backend import ScriptedBackend
 from lmdeck.testing.scripting import Rule, Script, Scripting
-from lmdeck.web.trust import AllowedHosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

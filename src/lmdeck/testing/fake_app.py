@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
+from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
 from lmdeck.server.backend import BackendError
 from lmdeck.server.errors import body_refused, failure_body
 from lmdeck.server.http_responses import json_response
@@ -18,8 +20,6 @@ from lmdeck.testing.raw import RawAnswer
 from lmdeck.testing.received_requests import SentRequest
 from lmdeck.testing.scripted_answers import Answer
 from lmdeck.testing.scripted_backend import CURRENT, FakeExchange
-from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
-from lmdeck.web.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.web.disconnect import wait_for_disconnect
+from lmdeck._incoming.disconnect import wait_for_disconnect
 
 if TYPE_CHECKING:
     import random

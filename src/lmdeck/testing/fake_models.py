@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct, field
 
+from lmdeck._encoders.backend_events import LoadProgress
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import LoadProgress
 from lmdeck.server.jobs import DownloadState, Instance, Loaded, ModelDescription
 
 if TYPE_CHECKING:

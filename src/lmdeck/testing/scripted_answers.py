@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import (
+from lmdeck._encoders.backend_events import (
     Finished,
     PromptProgress,
+    Provider,
     ReasoningTextDelta,
     TextDelta,
     ToolArgumentsDelta,
     ToolCallOpened,
     ToolOutcome,
 )
-from lmdeck.server.jobs import Provider
+from lmdeck.server.backend import BackendError
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from lmdeck.server.backend_events import BackendEvent, StopReason
+    from lmdeck._encoders.backend_events import BackendEvent, StopReason
 
 CHARACTERS_PER_DELTA = (1, 2, 3, 3, 4, 4, 5, 6)
 """Possible lengths of a delta, about those of a token."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lmdeck._encoders.backend_events import Finished, ReasoningTextDelta, TextDelta, ToolArgumentsDelta
 from lmdeck.server.backend import BackendError
-from lmdeck.server.backend_events import Finished, ReasoningTextDelta, TextDelta, ToolArgumentsDelta
 from lmdeck.server.jobs import Decided, Embedded, EngineRuntime
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
@@ -22,7 +22,7 @@ from lmdeck.testing.scripted_decisions import distribution
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 
-    from lmdeck.server.backend_events import BackendEvent
+    from lmdeck._encoders.backend_events import BackendEvent
     from lmdeck.server.jobs import (
         ChatJob,
         CompletionJob,

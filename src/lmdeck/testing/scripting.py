@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from lmdeck.server.backend_events import StopReason
+    from lmdeck._encoders.backend_events import StopReason
     from lmdeck.testing.received_requests import SentRequest
 
     Predicate = Callable[[SentRequest], object]

@@ -14,6 +14,7 @@ from msgspec import Struct, to_builtins
 
 from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat, Chat
+from lmdeck._incoming.trust import RefusedRequest
 from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import OnEnd, ResumedRun
 from lmdeck.web.chat_page import PageUrls, page
@@ -30,7 +31,6 @@ from lmdeck.web.requests import (
     paused_summary,
     title_from,
 )
-from lmdeck.web.trust import RefusedRequest
 
 C = TypeVar("C", Chat, AsyncChat)
 NOT_LOGGED_IN = RefusedRequest(401, "You are not logged in.", "Log in and ask again.")

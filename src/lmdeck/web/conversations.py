@@ -21,13 +21,13 @@ from msgspec.structs import replace
 
 from lmdeck._client.paused_run import PausedRun
 from lmdeck._files import create_private_file
+from lmdeck._incoming.trust import RefusedRequest
 from lmdeck._text import storable_text
 from lmdeck.messages import Message, Reply
 from lmdeck.web.answer import ResumedRun
 from lmdeck.web.requests import NO_LONGER_WAITING, NOT_FOUND, PageDecisions, PageQuestion
 from lmdeck.web.store_errors import typed_errors
 from lmdeck.web.stored_messages import LISTED, StoredMessage, new_rounds, title_of
-from lmdeck.web.trust import RefusedRequest
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS conversation (id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL);

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lmdeck._client.paused_run import PausedRun
+from lmdeck._incoming.trust import RefusedRequest
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message
 from lmdeck.web.stored_messages import StoredCall, StoredMessage, title_of
-from lmdeck.web.trust import RefusedRequest
 
 MAX_CHARACTERS = 100_000
 MAX_MESSAGES = 500

@@ -247,8 +247,8 @@ def test_a_body_that_never_arrives_is_refused(
     kind: str, length: int, status: int, fake: FakeLMStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of WSGI, the server alone can set a limit on the time."""
-    monkeypatch.setattr("lmdeck.web.disconnect.BODY_SECONDS", 0.1)
-    monkeypatch.setattr("lmdeck.web.disconnect.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("lmdeck._incoming.disconnect.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("lmdeck._incoming.disconnect.DRAIN_SECONDS", 0.1)
     with (
         serving(kind, fake, auth=None) as url,
         closing(http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=PATIENCE)) as connection,

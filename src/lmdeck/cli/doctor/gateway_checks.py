@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmdeck._client.clients import LMStudio
+from lmdeck._incoming.trust import is_loopback
 from lmdeck.cli.doctor.context import CheckResult
 from lmdeck.errors import ConfigurationError, LMStudioError
-from lmdeck.web.trust import is_loopback
 
 if TYPE_CHECKING:
     from lmdeck.gateway.config import Config, HostConfig

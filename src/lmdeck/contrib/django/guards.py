@@ -15,11 +15,12 @@ from django.db import OperationalError
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views import View
 
+from lmdeck._incoming.trust import RefusedRequest
 from lmdeck.contrib.django.conf import configuration
 from lmdeck.web.error_reports import report
+from lmdeck.web.page_headers import PAGE_HEADERS
 from lmdeck.web.requests import MAX_BODY_BYTES
 from lmdeck.web.store_errors import ConversationsError
-from lmdeck.web.trust import PAGE_HEADERS, RefusedRequest
 
 V = TypeVar("V", bound=Callable[..., Any])
 

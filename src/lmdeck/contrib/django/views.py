@@ -26,10 +26,10 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.web.answer import ResumedRun
 from lmdeck.web.background_loop import wait
 from lmdeck.web.encodings import find_encoding
+from lmdeck.web.page_headers import content_security_policy
 from lmdeck.web.requests import NO_LONGER_WAITING, TOO_LARGE, PageDecisions, paused_summary, title_from
 from lmdeck.web.server_state import server_state
 from lmdeck.web.stored_messages import LISTED
-from lmdeck.web.trust import content_security_policy
 
 
 class PageView(GuardedView):

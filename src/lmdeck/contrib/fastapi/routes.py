@@ -17,6 +17,13 @@ from starlette.responses import Response
 from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.clients import AsyncLMStudio
+from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
+from lmdeck._incoming.trust import (
+    AllowedHosts,
+    RefusedRequest,
+    joined_headers,
+    refuse_request,
+)
 from lmdeck.contrib.fastapi.clients import LM
 from lmdeck.contrib.fastapi.errors import error_handler
 from lmdeck.contrib.fastapi.streaming import HEARTBEAT, stream_response
@@ -24,19 +31,11 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_json
 from lmdeck.web.chat_page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.conversations import Conversations
-from lmdeck.web.disconnect import BodyRefusedError, ClientGoneError, read_body
 from lmdeck.web.owners import owner_of
+from lmdeck.web.page_headers import PAGE_HEADERS, content_security_policy
 from lmdeck.web.requests import MAX_BODY_BYTES
 from lmdeck.web.server_state import server_state
 from lmdeck.web.store_errors import ConversationsError
-from lmdeck.web.trust import (
-    PAGE_HEADERS,
-    AllowedHosts,
-    RefusedRequest,
-    content_security_policy,
-    joined_headers,
-    refuse_request,
-)
 
 CREDENTIALS = (HTTPAuthorizationCredentials, HTTPBasicCredentials, OAuth2PasswordRequestForm)
 """The types that FastAPI's security classes return."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from lmdeck._incoming.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.answer import OnEnd, OnEndAsync, ResumedRun, StreamedAnswer
-from lmdeck.web.disconnect import ClientGoneError, run_until_disconnect
 from lmdeck.web.encodings import Encoding, find_encoding
 
 if TYPE_CHECKING:

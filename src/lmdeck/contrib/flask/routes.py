@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, redirect, reques
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from lmdeck._incoming.trust import AllowedHosts, RefusedRequest, refuse_request
 from lmdeck.contrib.flask.errors import error_handler
 from lmdeck.contrib.flask.extension import extension
 from lmdeck.contrib.flask.streaming import stream_response
@@ -18,10 +19,10 @@ from lmdeck.web.chat_api import NOT_LOGGED_IN, ChatApi, login_redirect, refusal_
 from lmdeck.web.chat_page import EXAMPLES, MEDIA_TYPES, STATIC, TITLE
 from lmdeck.web.conversations import Conversations
 from lmdeck.web.owners import owner_of
+from lmdeck.web.page_headers import PAGE_HEADERS, content_security_policy
 from lmdeck.web.requests import MAX_BODY_BYTES, TOO_LARGE
 from lmdeck.web.server_state import server_state
 from lmdeck.web.store_errors import ConversationsError
-from lmdeck.web.trust import PAGE_HEADERS, AllowedHosts, RefusedRequest, content_security_policy, refuse_request
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers

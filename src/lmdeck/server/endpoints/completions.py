@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.backend_events import TextDelta
-from lmdeck.server.encoders.common import DONE, answer_id, data_event, finish_reason, usage
-from lmdeck.server.encoders.completions import text_choice
+from lmdeck._encoders.backend_events import TextDelta
+from lmdeck._encoders.common import DONE, answer_id, data_event, finish_reason, usage
+from lmdeck._encoders.completions import text_choice
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import completion_job
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from lmdeck._encoders.backend_events import BackendEvent
     from lmdeck.server.backend import Backend
-    from lmdeck.server.backend_events import BackendEvent
     from lmdeck.server.requests.body import ResponseMode
 
 

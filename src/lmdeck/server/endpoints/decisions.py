@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.decisions import decision_job, systemone_job
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

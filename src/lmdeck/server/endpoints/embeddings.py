@@ -9,10 +9,10 @@ import base64
 import struct
 from typing import TYPE_CHECKING
 
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.embeddings import embedding_job
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.http_responses import json_response
 from lmdeck.server.requests.body import flag, read_body
 from lmdeck.server.requests.native import download_request, load_job, required_text
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.blocks import Blocks
-from lmdeck.server.encoders.common import item_id, named_event
-from lmdeck.server.encoders.messages import begin_frame, block_frame, content_block, end_frames
+from lmdeck._encoders.blocks import Blocks
+from lmdeck._encoders.common import item_id, named_event
+from lmdeck._encoders.messages import begin_frame, block_frame, content_block, end_frames
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.errors import failure_body
 from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.messages import messages_request
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from lmdeck._encoders.backend_events import StopReason
+    from lmdeck._encoders.blocks import BlockEvent
     from lmdeck.server.backend import Backend, BackendError
-    from lmdeck.server.backend_events import StopReason
-    from lmdeck.server.blocks import BlockEvent
 
 _STOP_REASONS: dict[StopReason, str] = {
     "eosFound": "end_turn",

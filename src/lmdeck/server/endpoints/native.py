@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck.server.backend_events import LoadProgress, PromptProgress, ToolOutcome
-from lmdeck.server.blocks import BlockDelta, BlockEnd, Blocks, BlockStart
-from lmdeck.server.encoders.common import named_event
+from lmdeck._encoders.backend_events import LoadProgress, PromptProgress, ToolOutcome
+from lmdeck._encoders.blocks import BlockDelta, BlockEnd, Blocks, BlockStart
+from lmdeck._encoders.common import named_event
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.errors import native_error
 from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.jobs import ChatMessage
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.native import native_chat
 from lmdeck.server.stored import blocks_to_messages
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from lmdeck._encoders.blocks import BlockEvent, OutputBlock
     from lmdeck.server.backend import Backend, BackendError
-    from lmdeck.server.blocks import BlockEvent, OutputBlock
     from lmdeck.server.jobs import ModelDescription
     from lmdeck.server.requests.native import NativeChat
     from lmdeck.server.stored import StoredResponses

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmdeck.server.encoders.common import finish_reason, item_id
-from lmdeck.server.encoders.responses import ResponseEncoder
+from lmdeck._encoders.common import finish_reason, item_id
+from lmdeck._encoders.responses import ResponseEncoder
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.http_responses import EventStream, ResponseTimer, json_response, with_error_frame
 from lmdeck.server.jobs import ChatMessage
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.responses import response_request
 from lmdeck.server.stored import blocks_to_messages
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from lmdeck._encoders.blocks import BlockEvent
     from lmdeck.server.backend import Backend, BackendError
-    from lmdeck.server.blocks import BlockEvent
     from lmdeck.server.requests.responses import ResponseRequest
     from lmdeck.server.stored import StoredResponses
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from lmdeck.server.backend_events import Finished
+from lmdeck._encoders.backend_events import Finished
+from lmdeck._incoming.disconnect import run_until_disconnect
 from lmdeck.server.http_responses import json_response
 from lmdeck.server.jobs import Sampling
 from lmdeck.server.requests.body import read_body
 from lmdeck.server.requests.chat import chat_job
 from lmdeck.server.requests.messages import messages_request
-from lmdeck.web.disconnect import run_until_disconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from lmdeck._encoders.backend_events import BackendEvent
     from lmdeck.server.backend import Backend
-    from lmdeck.server.backend_events import BackendEvent
 
 _OPENAI_ROLES = frozenset({"system", "developer", "tool"})
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from lmdeck._incoming import disconnect
 from lmdeck.server.errors import body_refused, invalid, model_not_found, no_models_loaded
-from lmdeck.web import disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

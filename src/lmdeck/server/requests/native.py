@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from lmdeck._encoders.backend_events import Provider
 from lmdeck.server.errors import issue
-from lmdeck.server.jobs import ChatJob, ChatMessage, Integration, LoadJob, Provider
+from lmdeck.server.jobs import ChatJob, ChatMessage, Integration, LoadJob
 from lmdeck.server.requests.body import IMAGE_URI, choose_model, flag
 from lmdeck.server.requests.sampling import integer, sampling
 

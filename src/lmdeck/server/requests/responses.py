@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from lmdeck._encoders.backend_events import Provider
 from lmdeck.server.errors import Refusal, issue
-from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, Integration, Provider
+from lmdeck.server.jobs import CalledTool, ChatJob, ChatMessage, Integration
 from lmdeck.server.requests.body import choose_model, flag, image_uri
 from lmdeck.server.requests.sampling import sampling
 from lmdeck.server.requests.tool_offers import responses_tools, tools_and_choice

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.blocks import BlockDelta, BlockEnd, BlockStart
-from lmdeck.server.encoders.common import named_event
+from lmdeck._encoders.blocks import BlockDelta, BlockEnd, BlockStart
+from lmdeck._encoders.common import named_event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmdeck.server.blocks import BlockEvent, OutputBlock
+    from lmdeck._encoders.blocks import BlockEvent, OutputBlock
 
 STOP_REASONS = {
     "stop": "end_turn",

@@ -6,8 +6,6 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from lmdeck.server.jobs import Provider
-
 StopReason = Literal[
     "eosFound",
     "stopStringFound",
@@ -16,6 +14,14 @@ StopReason = Literal[
     "contextLengthReached",
 ]
 """Why a prediction ended, in LM Studio's terms (lmstudio.js, `LLMPredictionStopReason`)."""
+
+
+class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The provider of a tool that the server runs; LM Studio's `provider_info`."""
+
+    type: Literal["plugin", "ephemeral_mcp"]
+    plugin_id: str | None = None
+    server_label: str | None = None
 
 
 class LoadProgress(Struct, frozen=True):

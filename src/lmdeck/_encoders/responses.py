@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmdeck.server.blocks import BlockDelta, BlockEnd, Blocks, BlockStart
-from lmdeck.server.encoders.common import item_id, named_event
+from lmdeck._encoders.blocks import BlockDelta, BlockEnd, Blocks, BlockStart
+from lmdeck._encoders.common import item_id, named_event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from lmdeck.server.blocks import BlockEvent, OutputBlock
+    from lmdeck._encoders.blocks import BlockEvent, OutputBlock
 
 _PREFIXES = {"text": "msg", "reasoning": "rs", "call": "fc"}
 

@@ -12,7 +12,7 @@ import msgspec
 from lmdeck._streaming.sse import encode_event
 
 if TYPE_CHECKING:
-    from lmdeck.server.backend_events import Finished, StopReason
+    from lmdeck._encoders.backend_events import Finished, StopReason
 
 DONE = encode_event(b"[DONE]")
 _ID_LETTERS = bytes(islice(cycle(string.ascii_lowercase.encode() + string.digits.encode()), 256))

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_never
 
-from lmdeck.server.backend_events import ModelOutput, ReasoningTextDelta, TextDelta, ToolArgumentsDelta, ToolCallOpened
-from lmdeck.server.encoders.common import data_event
+from lmdeck._encoders.backend_events import (
+    ModelOutput,
+    ReasoningTextDelta,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolCallOpened,
+)
+from lmdeck._encoders.common import data_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

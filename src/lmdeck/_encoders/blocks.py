@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck.server.backend_events import (
+from lmdeck._encoders.backend_events import (
     LoadProgress,
     PromptProgress,
     ReasoningTextDelta,
@@ -23,8 +23,7 @@ from lmdeck.server.backend_events import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from lmdeck.server.backend_events import BackendEvent
-    from lmdeck.server.jobs import Provider
+    from lmdeck._encoders.backend_events import BackendEvent, Provider
 
 
 class OutputBlock(Struct, kw_only=True, eq=False):
