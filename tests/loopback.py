@@ -16,8 +16,10 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -138,6 +140,10 @@ class Connection:
         """Send all of it."""
         self._sock.sendall(data)
         self.sent += len(data)
+
+    def wait_received(self) -> None:
+        """Wait until the peer's system has received all that was sent, if it tells, or the connection is over."""
+        Loopback.until(lambda: self.has_left.is_set() or not unreceived(self._sock))
 
     def pause(self, seconds: float | None) -> None:
         """Wait, but no longer than the peer does."""
@@ -277,6 +283,19 @@ class Loopback:
         if not self._answers:
             return text_answer("no such path", status=404)
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+def unreceived(sock: socket.socket) -> int:
+    """Return how many bytes sent on a socket the peer's system has not acknowledged; 0 on systems that do not tell."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl
+    import termios
+
+    count = array("i", [0])
+    with contextlib.suppress(OSError, ValueError):  # the socket is closed
+        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+    return count[0]
 
 
 def head(status: int = 200, **headers: object) -> bytes:

@@ -602,6 +602,22 @@ def test_an_observer_sees_the_last_chunks_of_an_answer_without_a_finish_reason()
     assert chunks == [Chunk("Hi"), Chunk(finish_reason="stop")]
 
 
+@pytest.mark.parametrize(
+    "after", [chunk({"content": "!"}), event(b'{"error": "It broke"}'), event(b"nonsense"), b"data: {"]
+)
+def test_what_follows_the_end_mark_is_not_read(after: bytes) -> None:
+    """Not even in the same read: an answer does not depend on how its bytes were cut."""
+    for end in (chunk({}, "stop") + DONE, DONE):
+        for pieces in ([HEAD + end + after], [HEAD, end, after], [HEAD + end, after]):
+            for observe in (None, lambda *_: None):
+                target = ChatReader(200, SSE, ChatAssembler(), observe=observe)
+                for piece in pieces:
+                    if not target.is_done:
+                        target.feed(piece)
+                target.finish()
+                assert (target.reply().content, target.reply().finish_reason) == ("Hel", "stop")
+
+
 def test_an_observer_sees_a_body_whole() -> None:
     for pieces in segmentations(WHOLE):
         seen, chunks = observed(*pieces)

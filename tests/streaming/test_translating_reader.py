@@ -12,10 +12,13 @@ import pytest
 from endpoint_readers import event, read, read_body, read_chunks, reader
 from lmdeck import APIError, IncompleteStreamError, LMStudioError, MalformedStreamError, ModelLoadError
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
+from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.native_chat import NativeTranslator
 from lmdeck._streaming.openai_completions import CompletionTranslator
 from lmdeck._streaming.openai_responses import ResponsesTranslator
+from lmdeck._streaming.translating_reader import TranslatingReader
 from lmdeck._streaming.translator import Translator
+from lmdeck.native_events import ServerEvent
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,41 @@ def test_the_last_event_ends_the_answer(name: str) -> None:
         assert target.is_done is is_done
 
 
+AFTER_THE_END = {
+    "text": b'data: {"type": "message.delta", "content": "more"}\n\n',
+    "an error": b'event: error\ndata: {"error": {"message": "It broke"}}\n\n',
+    "no JSON": b"data: {nonsense\n\n",
+    "half an event": b'data: {"type',
+}
+
+
+@endpoints
+@pytest.mark.parametrize("after", AFTER_THE_END.values(), ids=AFTER_THE_END)
+@pytest.mark.parametrize("has_ends", [True, False], ids=["after the last event", "alone"])
+def test_the_end_mark_ends_the_answer_whatever_follows(endpoint: Endpoint, after: bytes, has_ends: bool) -> None:
+    """A server need not close its connection, and what follows in the same read is read as little as what comes later."""
+    seen: list[bytes] = []
+    for observe in (None, lambda data, _: seen.append(data)):
+        target = TranslatingReader(200, {}, ChatAssembler(), endpoint.translator(), observe=observe)
+        for payload in [endpoint.says, *(endpoint.ends if has_ends else ())]:
+            target.feed(event(payload))
+        target.feed(event(b"[DONE]") + after)
+        assert target.is_done
+        target.finish()
+        reply = target.reply()
+        assert (reply.content, reply.finish_reason) == ("?", "stop")
+    assert seen[-2:] == [b"[DONE]", b""]
+
+
+@endpoints
+def test_a_heartbeat_of_a_proxy_is_no_event(endpoint: Endpoint) -> None:
+    """Whatever its data is; one with an object is handed on as an event of the server."""
+    target = reader(endpoint.translator())
+    assert target.feed(b"event: ping\n" + event(b"2026-11-26 17:00:00")) == []
+    [chunk] = target.feed(b"event: ping\n" + event(b"{}"))
+    assert chunk.event == ServerEvent("ping", {"type": "ping"})
+
+
 @endpoints
 def test_an_event_may_have_its_name_beside_its_data(endpoint: Endpoint) -> None:
     target = reader(endpoint.translator())
@@ -107,7 +145,7 @@ def test_an_event_may_have_its_name_beside_its_data(endpoint: Endpoint) -> None:
     [
         (b'{"type": "engine.failed", "error": {"message": "Out of memory"}}', ModelLoadError, "Out of memory"),
         (b'{"type": "error", "error": {"message": "It broke"}}', APIError, "It broke"),
-        (b'{"type": ', MalformedStreamError, "Event 2 of the stream"),
+        (b'{"type": ', MalformedStreamError, "Event 2 of the stream is not an event of this endpoint"),
         (b"[1, 2]", MalformedStreamError, "Event 2 of the stream"),
         (b'"text"', MalformedStreamError, "Event 2 of the stream"),
         (b'{"type": "\xff"}', MalformedStreamError, "Event 2 of the stream"),

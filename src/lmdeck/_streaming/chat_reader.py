@@ -50,6 +50,7 @@ class ChatReader:
     _sse: SSEDecoder  # this and the next two are created when the answer turns out to be events
     _template: TextTemplate
     _raw: RawEvents
+    _event_kind = "a chat completion chunk"
     __slots__ = (
         "__weakref__", "_assembler", "_body", "_byte_count", "_headers", "_limits", "_observe", "_raw", "_reply", "_sse",
         "_start", "_status", "_template", "failure", "figures", "is_done", "is_streamed",
@@ -147,13 +148,13 @@ class ChatReader:
         if self.failure is not None:
             raise self.failure
         chunks: list[Chunk] = []
-        if self.is_streamed:
-            self._finish_events(chunks)
-        else:
+        if not self.is_streamed:
             body = self._whole_body()
             self._assembler.feed(self._decode_body(body), chunks)
             if self._observe is not None:
                 self._observe(body, chunks)
+        elif not self.is_done:  # what follows the end mark is not part of the answer
+            self._finish_events(chunks)
         last: list[Chunk] = []
         self._reply = self._assembler.close(last)
         if self._observe is not None:
@@ -233,9 +234,11 @@ class ChatReader:
             self._read_batch([event], chunks)
             if self._observe is not None:
                 self._observe(event.data, chunks[first:])
+            if self.is_done:
+                break
 
     def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
-        """Decode events and append their chunks.
+        """Decode events up to the end mark and append their chunks.
 
         The texts of events that contain only text are parsed together.
         """
@@ -252,6 +255,8 @@ class ChatReader:
                         assembler.feed_texts(texts, chunks)
                         texts = []
                     self._read_event(event, completion, chunks)
+                    if self.is_done:
+                        return
                     continue
                 template.learn(event.data, text, _content_of)
             raw.add(event.data)
@@ -326,7 +331,7 @@ class ChatReader:
             reported.partial = self.partial()
             raise reported from cause
         raise MalformedStreamError(
-            f"Event {self._raw.count} of the stream is not a chat completion chunk ({error}): {shown}",
+            f"Event {self._raw.count} of the stream is not {self._event_kind} ({error}): {shown}",
             partial=self.partial(),
         ) from cause
 

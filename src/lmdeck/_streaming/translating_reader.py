@@ -15,7 +15,7 @@ from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._responses.api_errors import api_error, is_error_body
 from lmdeck._responses.json_reader import DECODE_ERRORS
 from lmdeck._streaming.assembler import ChatAssembler
-from lmdeck._streaming.chat_reader import DONE, ChatReader, Observer
+from lmdeck._streaming.chat_reader import HEARTBEATS, ChatReader, Observer
 from lmdeck._streaming.sse import ServerSentEvent
 from lmdeck._streaming.translator import Translator
 from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
@@ -26,6 +26,8 @@ from lmdeck.messages import Reply
 
 class TranslatingReader(ChatReader):
     """A reader of one answer of an endpoint that a translator knows, streamed or not."""
+
+    _event_kind = "an event of this endpoint"
 
     def __init__(
         self,
@@ -55,10 +57,13 @@ class TranslatingReader(ChatReader):
     def _read_batch(self, events: list[ServerSentEvent], chunks: list[Chunk]) -> None:
         for event in events:
             self._translate(event, chunks)
+            if self.is_done:
+                return
 
     def _translate(self, event: ServerSentEvent, chunks: list[Chunk]) -> None:
         data = event.data.strip()
-        if data == DONE or not data:
+        is_object = data.startswith(b"{")
+        if not is_object and (event.event in HEARTBEATS or self._is_mark(data)):
             return
         self._raw.add(data)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import select
 import socket
 import ssl
@@ -26,6 +27,8 @@ from lmdeck._transport._names import look_up_async
 
 IDLE_SECONDS = 4.0
 READ_BUFFER = 1 << 18
+FIRST_FINAL_STATUS = 200
+_BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
 async def keep_session(
@@ -166,9 +169,36 @@ class Protocol(ResponseHandler):
         """Receive bytes from the server."""
         if self.is_idle and data:
             self.force_close()
+        if self._body is None:
+            data = self._receive_heads(data)
         super().data_received(data)
         if self._listener is not None:
             self._listener.on_change()
+
+    def _receive_heads(self, data: bytes) -> bytes:
+        """Receive the heads at the start of `data` one by one, and return what follows them.
+
+        aiohttp's parser drops an answer that is whole if invalid bytes follow it in the same read.
+        """
+        start = 0
+        while self._awaits_head and (blank_line := _BLANK_LINE.search(data, start)) and blank_line.end() < len(data):
+            super().data_received(data[start : blank_line.end()])
+            start = blank_line.end()
+        return data[start:]
+
+    @property
+    def _awaits_head(self) -> bool:
+        """Whether neither an error nor the head of an answer that is not interim has arrived."""
+        if self.exception() is not None:
+            return False
+        return not self._buffer or self._buffer[-1][0][0].code < FIRST_FINAL_STATUS
+
+    def _has_begun_another(self) -> bool:
+        """Whether the last bytes of an answer were followed by the beginning of another one."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is not None
+        except Exception:  # of the parser, which reads the beginning as a whole
+            return True
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Continue reading if it was paused.
@@ -180,7 +210,7 @@ class Protocol(ResponseHandler):
 
     def is_connected(self) -> bool:
         """Whether the connection can be used."""
-        if self.is_idle and (self.should_close or _has_bytes(self)):
+        if self.is_idle and (self.should_close or _has_bytes(self) or self._has_begun_another()):
             self.abort()
         return super().is_connected()
 
