@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from lmdeck._late_patterns import late_pattern
-from lmdeck._streaming.figures import Figures
 from lmdeck.outputs import TokenCount
+from lmdeck.stats import Usage
 
 BYTES_PER_TOKEN = 3.5
 WORD_BYTES, EXTRA_BYTES = 6, 4  # a word of up to six bytes is one token, and each further four bytes are another
@@ -40,10 +40,22 @@ Sizes: TypeAlias = tuple[float, ...]
 """The size of a text in tokens, measured in one or more ways."""
 
 
+class CountedFigures(Protocol):
+    """The figures of an answer."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the server counted, or None."""
+        ...
+
+
 class CountedAnswer(Protocol):
     """An answer whose tokens the server may have counted, such as a `ChatReader`."""
 
-    figures: Figures
+    @property
+    def figures(self) -> CountedFigures:
+        """The figures of the answer."""
+        ...
 
 
 class TokenEstimator:

@@ -9,14 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from lmdeck._requests.decisions import CheckedQuestion
 from lmdeck._responses.embeddings import read_usage
-from lmdeck._streaming.translator import token_usage
+from lmdeck._responses.usage import with_openai_names
 from lmdeck.decisions import DecisionAnswer, Decisions
 from lmdeck.errors import MalformedStreamError, describe
-from lmdeck.stats import Usage
 
 T = TypeVar("T")
 REFUSED = DecisionAnswer(value=None, refused=True)
@@ -55,17 +52,13 @@ def _decisions(
     body: object, questions: Sequence[CheckedQuestion], answers: Mapping[Any, object], model: str
 ) -> Decisions:
     fields = body if isinstance(body, Mapping) else {}
+    usage = fields.get("usage")
     return Decisions(
         answers={question.name: _answer(question, answers.get(question.name)) for question in questions},
         model=str(fields.get("model") or model),
-        usage=_usage(fields.get("usage")),
+        usage=read_usage({"usage": with_openai_names(usage)}) if isinstance(usage, Mapping) else None,
         raw=body,
     )
-
-
-def _usage(usage: object) -> Usage | None:
-    counted = token_usage(usage)
-    return read_usage({"usage": msgspec.json.decode(counted)}) if bytes(counted) else None
 
 
 def _answer(question: CheckedQuestion, entry: object) -> DecisionAnswer:

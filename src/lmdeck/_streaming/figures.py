@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from lmdeck._responses.usage import flatten_usage, stats_of_timings, with_draft_tokens
 from lmdeck._streaming.wire_chunks import WireCompletion
 from lmdeck.messages import ModelDetails, Runtime
 from lmdeck.stats import Stats, Usage
 
 T = TypeVar("T", bound=msgspec.Struct)
-DRAFT_TOKEN_COUNTS = ("total_draft_tokens_count", "accepted_draft_tokens_count", "rejected_draft_tokens_count")
 NO_STATS = Stats()
 NO_FIGURES: Mapping[str, Any] = MappingProxyType({})
 
@@ -108,57 +108,6 @@ def _decode_object(raw: Raw) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def flatten_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage with cached and reasoning tokens beside the totals.
-
-    OpenAI nests them in `…_tokens_details`.
-    """
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    flat = dict(usage)
-    if isinstance(prompt, dict):
-        flat.setdefault("cached_tokens", prompt.get("cached_tokens"))
-    if isinstance(completion, dict):
-        flat.setdefault("reasoning_tokens", completion.get("reasoning_tokens"))
-    return flat
-
-
-def with_draft_tokens(stats: dict[str, Any]) -> dict[str, Any]:
-    """Return LM Studio's `stats` with the counts of speculative decoding as one object.
-
-    Source: LM Studio docs, `api-changelog.md`.
-    """
-    if stats.keys().isdisjoint(DRAFT_TOKEN_COUNTS):
-        return stats
-    total, accepted, rejected = map(stats.get, DRAFT_TOKEN_COUNTS)
-    return {**stats, **_draft_tokens(total, accepted, rejected)}
-
-
-def _draft_tokens(total: object, accepted: object, rejected: object) -> dict[str, Any]:
-    counts = {"total": total, "accepted": accepted, "rejected": rejected}
-    known = {name: int(count) for name, count in counts.items() if isinstance(count, (int, float))}
-    return {"draft_tokens": known} if known else {}
-
-
-def stats_of_timings(timings: dict[str, Any]) -> dict[str, Any]:
-    """Return llama.cpp's `timings` under the names of `Stats`, in seconds.
-
-    Source: llama.cpp's `tools/server/README.md`.
-    """
-    total, accepted = timings.get("draft_n"), timings.get("draft_n_accepted")
-    rejected = total - accepted if isinstance(total, int) and isinstance(accepted, int) else None
-    figures = {
-        "time_to_first_token": (timings.get("prompt_ms"), 1000),
-        "generation_time": (timings.get("predicted_ms"), 1000),
-        "tokens_per_second": (timings.get("predicted_per_second"), 1),
-    }
-    speed = {
-        name: value / unit
-        for name, (value, unit) in figures.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
-    }
-    return {**speed, **_draft_tokens(total, accepted, rejected)}
 
 
 def _convert(figures: Mapping[str, Any], shape: type[T]) -> T:

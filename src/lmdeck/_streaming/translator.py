@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
+from lmdeck._responses.usage import with_openai_names
 from lmdeck._streaming.wire_chunks import Choice, Delta, FunctionDelta, ToolDelta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import ServerEvent, StreamEvent
@@ -76,37 +77,8 @@ def as_raw(value: object) -> Raw:
 
 
 def token_usage(usage: object) -> Raw:
-    """Return token counts under OpenAI's names, with their cached and reasoning parts.
-
-    Anthropic's API counts `cache_read_input_tokens` separately from `input_tokens`; here they are part of the prompt.
-    """
-    if not isinstance(usage, Mapping):
-        return Raw()
-    cached = _count(usage.get("cache_read_input_tokens"))
-    counts = {
-        "prompt_tokens": _count(usage.get("input_tokens")),
-        "completion_tokens": _count(usage.get("output_tokens", usage.get("total_output_tokens"))),
-    }
-    known = {name: value for name, value in counts.items() if value is not None}
-    if cached is not None and "prompt_tokens" in known:
-        known["prompt_tokens"] += cached
-    total = _count(usage.get("total_tokens"))
-    known["total_tokens"] = sum(known.values()) if total is None else total
-    read, written = _object(usage.get("input_tokens_details")), _object(usage.get("output_tokens_details"))
-    details = {
-        "cached_tokens": _count(read.get("cached_tokens")) if cached is None else cached,
-        "reasoning_tokens": _count(written.get("reasoning_tokens", usage.get("reasoning_output_tokens"))),
-    }
-    known |= {name: value for name, value in details.items() if value is not None}
-    return Raw(msgspec.json.encode(known))
-
-
-def _count(value: object) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _object(value: object) -> Json:
-    return value if isinstance(value, Mapping) else {}
+    """Return token counts under OpenAI's names as JSON; empty bytes if there are none."""
+    return as_raw(with_openai_names(usage) if isinstance(usage, Mapping) else None)
 
 
 def entries(value: object) -> list[Json]:
