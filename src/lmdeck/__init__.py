@@ -29,17 +29,16 @@ if TYPE_CHECKING:
     from lmdeck._client.endpoints import AsyncResponses as AsyncResponses
     from lmdeck._client.endpoints import Messages as Messages
     from lmdeck._client.endpoints import Responses as Responses
-    from lmdeck._client.history import History as History
     from lmdeck._client.mcp import MCPTools as MCPTools
     from lmdeck._client.models import AsyncModels as AsyncModels
     from lmdeck._client.models import Models as Models
+    from lmdeck._client.parse_stream import AsyncParseStream as AsyncParseStream
+    from lmdeck._client.parse_stream import ParseStream as ParseStream
     from lmdeck._client.paused_run import PausedRun as PausedRun
     from lmdeck._client.run import AsyncChatRun as AsyncChatRun
     from lmdeck._client.run import ChatRun as ChatRun
     from lmdeck._client.stream import AsyncChatStream as AsyncChatStream
     from lmdeck._client.stream import ChatStream as ChatStream
-    from lmdeck._client.structured import AsyncParseStream as AsyncParseStream
-    from lmdeck._client.structured import ParseStream as ParseStream
     from lmdeck._compatibility import rules as rules
     from lmdeck._event_bus import EventBus as EventBus
     from lmdeck._event_bus import Subscription as Subscription
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from lmdeck._parsing.parser import parse as parse
     from lmdeck._parsing.rendering import render as render
     from lmdeck._pipeline.retry import RetryPolicy as RetryPolicy
+    from lmdeck._plans.history import History as History
     from lmdeck.config import Settings as Settings
     from lmdeck.decisions import DecisionAnswer as DecisionAnswer
     from lmdeck.decisions import Decisions as Decisions
@@ -150,12 +150,12 @@ _MODULES = {
     "_client.chat": ("AsyncChat", "Chat"),
     "_client.clients": ("AsyncLMStudio", "LMStudio"),
     "_client.endpoints": ("AsyncMessages", "AsyncResponses", "Messages", "Responses"),
-    "_client.history": ("History",),
     "_client.models": ("AsyncModels", "Models"),
-    "_client.structured": ("AsyncParseStream", "ParseStream"),
+    "_client.parse_stream": ("AsyncParseStream", "ParseStream"),
     "_client.mcp": ("MCPTools",),
     "_client.conversation": ("AsyncConversation", "Conversation"),
     "_client.stream": ("AsyncChatStream", "ChatStream"),
+    "_plans.history": ("History",),
     "_pipeline.retry": ("RetryPolicy",),
     "config": ("Settings",),
     "decisions": ("DecisionAnswer", "Decisions", "Question"),

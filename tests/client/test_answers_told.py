@@ -20,7 +20,7 @@ from lmdeck import (
     ToolCallMissingError,
     ToolError,
 )
-from lmdeck._client import session
+from lmdeck._plans import session
 from lmdeck.testing import FakeLMStudio
 
 TOOL = {"name": "noop", "parameters": {"type": "object", "properties": {}}}

@@ -22,8 +22,8 @@ from lmdeck import (
     ServerUnreachableError,
     ToolCallParseError,
 )
-from lmdeck._client import session
-from lmdeck._client.known_models import CHOICE_SECONDS
+from lmdeck._plans import session
+from lmdeck._plans.known_models import CHOICE_SECONDS
 from lmdeck.testing import FakeLMStudio, RawAnswer
 from lmdeck.testing.fake_models import DEFAULT_MODEL
 from loopback import Loopback, json_answer

@@ -203,7 +203,7 @@ def test_a_server_that_never_answers_the_question_holds_nobody_up_for_long(
     fake: FakeLMStudio, is_async: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The question is waited for two seconds at most, and here for less; the answers take longer."""
-    monkeypatch.setattr("lmdeck._client.session.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("lmdeck._plans.session.PROBE_SECONDS", 0.2)
     fake.at(LIST).fail("hang")
     fake.at(CHAT).reply("Hi.", time_to_first_token=1.0)
     replies, _ = ask_many(fake, 6, is_async=is_async)

@@ -29,30 +29,34 @@ LAYERS: dict[str, int] = {
     "lmdeck.native_events": 0,
     "lmdeck.outputs": 0,
     "lmdeck.stats": 0,
-    # the way of an answer
+    # what a request and an answer mean
     "lmdeck._parsing": 1,
-    "lmdeck._streaming": 2,
-    "lmdeck._encoders": 3,
-    "lmdeck._responses": 2,
-    "lmdeck._requests": 2,
     "lmdeck.tools": 1,
     "lmdeck._agent": 2,
-    "lmdeck._pipeline": 3,
-    "lmdeck._transport": 3,
+    "lmdeck._encoders": 2,
+    "lmdeck._requests": 2,
+    "lmdeck._responses": 2,
+    "lmdeck._streaming": 2,
+    # how they travel, and what is stored
     "lmdeck._files": 3,
-    "lmdeck._sqlite": 3,
-    "lmdeck._native_threads": 3,
-    "lmdeck.cache": 3,
     "lmdeck._incoming": 3,
+    "lmdeck._native_threads": 3,
+    "lmdeck._pipeline": 3,
+    "lmdeck._sqlite": 3,
+    "lmdeck._transport": 3,
     "lmdeck._usage_store": 3,
-    "lmdeck._client": 4,
-    "lmdeck._recordings": 4,
-    "lmdeck._facade": 4,
-    "lmdeck.handlers": 4,
-    "lmdeck.batch": 4,
-    "lmdeck.relay": 4,
+    "lmdeck.cache": 3,
+    # what a client does
     "lmdeck": 4,
+    "lmdeck._client": 4,
+    "lmdeck._facade": 4,
+    "lmdeck._plans": 4,
+    "lmdeck._recordings": 4,
+    "lmdeck.batch": 4,
+    "lmdeck.handlers": 4,
+    "lmdeck.relay": 4,
     # edges
+    "lmdeck.__main__": 5,
     "lmdeck.cli": 5,
     "lmdeck.contrib": 5,
     "lmdeck.engine": 5,
@@ -61,10 +65,10 @@ LAYERS: dict[str, int] = {
     "lmdeck.server": 5,
     "lmdeck.testing": 5,
     "lmdeck.web": 5,
-    "lmdeck.__main__": 5,
 }
 PURE = (
     "lmdeck._agent",
+    "lmdeck._encoders",
     "lmdeck._parsing",
     "lmdeck._pipeline",
     "lmdeck._requests",
@@ -229,6 +233,20 @@ def test_no_modules_import_each_other() -> None:
     """Imports inside functions and for type checkers count, too."""
     graph = {module: (imports_of(module) & set(MODULES)) - {module} for module in MODULES}
     assert circles(graph) == KNOWN_CIRCLES
+
+
+def package_of(module: str) -> str:
+    """Return the package or module of the root that a module belongs to."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_packages_import_each_other() -> None:
+    """A package is above or below another one; the root is apart, since it only names what the others define."""
+    graph: dict[str, set[str]] = {package_of(module): set() for module in MODULES}
+    for module in MODULES:
+        graph[package_of(module)] |= {package_of(name) for name in imports_of(module) & set(MODULES)}
+    imported = {package: others - {package, "lmdeck"} for package, others in graph.items()}
+    assert circles(imported) == KNOWN_CIRCLES
 
 
 def test_a_circle_is_seen() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
-from lmdeck._client.session import Session
 from lmdeck._event_bus import Subscription
+from lmdeck._plans.session import Session
 from lmdeck.tools.registry import ToolRegistry
 from lmdeck.tools.tool import Tool, make_tool, tool
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
-from lmdeck._client.session import Session
 from lmdeck._compatibility import ALL, check_rules
+from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, expects_one_call, tool_name
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmdeck._agent.limits import AgentLimits
     from lmdeck._agent.loop import AgentEffect, PendingRound
     from lmdeck._client.paused_run import Decisions, PausedRun
-    from lmdeck._client.structured import OutputRequest, OutputType
+    from lmdeck._plans.structured import OutputRequest, OutputType
     from lmdeck.cache import Cache
     from lmdeck.images import ImageSource
     from lmdeck.model_info import ReasoningLevel

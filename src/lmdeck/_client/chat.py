@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack, overload
 from msgspec.structs import replace
 
 from lmdeck._client.builder import Builder
-from lmdeck._client.plans.chat import begin_chat, final_reply
-from lmdeck._client.plans.generation import read_whole
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._pipeline.run_plan import drive, drive_async, run_plan, run_plan_async
+from lmdeck._plans.chat import begin_chat, final_reply
+from lmdeck._plans.generation import read_whole
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck._transport.interruption import Interruption
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from lmdeck._agent.limits import AgentLimits
     from lmdeck._agent.loop import AskModel, PendingRound
     from lmdeck._client.approve_callback import AnyApprove
+    from lmdeck._client.parse_stream import AsyncParseStream, ParseStream
     from lmdeck._client.paused_run import Decisions, PausedRun
     from lmdeck._client.run import AsyncChatRun, ChatRun
-    from lmdeck._client.structured import AsyncParseStream, ParseStream
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Chat(Builder[Transport]):
             ConfigurationError: The type cannot be described as JSON Schema.
             LMStudioError: An answer failed.
         """
-        from lmdeck._client.structured import OutputType, plan_attempts
+        from lmdeck._plans.structured import OutputType, plan_attempts
 
         output_type = OutputType(kind)
         return run_plan(
@@ -80,7 +80,8 @@ class Chat(Builder[Transport]):
 
     def parse_stream(self, kind: type[T]) -> ParseStream[T]:
         """Request an object of a type, and return a stream of its partial values as plain data."""
-        from lmdeck._client.structured import OutputRequest, OutputType, ParseStream
+        from lmdeck._client.parse_stream import ParseStream
+        from lmdeck._plans.structured import OutputRequest, OutputType
 
         output_type = OutputType(kind)
         return ParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)
@@ -222,7 +223,7 @@ class AsyncChat(Builder[AsyncTransport]):
 
     async def parse(self, kind: type[T], *, attempts: int = 1) -> T:
         """Async version of `Chat.parse`."""
-        from lmdeck._client.structured import OutputType, plan_attempts
+        from lmdeck._plans.structured import OutputType, plan_attempts
 
         output_type = OutputType(kind)
         return (
@@ -233,7 +234,8 @@ class AsyncChat(Builder[AsyncTransport]):
 
     def parse_stream(self, kind: type[T]) -> AsyncParseStream[T]:
         """Async version of `Chat.parse_stream`."""
-        from lmdeck._client.structured import AsyncParseStream, OutputRequest, OutputType
+        from lmdeck._client.parse_stream import AsyncParseStream
+        from lmdeck._plans.structured import OutputRequest, OutputType
 
         output_type = OutputType(kind)
         return AsyncParseStream(self._for_output(output_type, OutputRequest()).stream(), output_type)

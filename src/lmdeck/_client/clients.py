@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from lmdeck._client.background_tasks import BackgroundTasks
 from lmdeck._client.base import ClientBase
 from lmdeck._client.chat import AsyncChat, Chat
-from lmdeck._client.session import HandlerFactory, Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._forking import on_fork
 from lmdeck._limits import FETCH_SECONDS, MAX_IMAGE_BYTES
 from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._plans.session import HandlerFactory, Session
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import ClientSettings, Settings
@@ -172,7 +172,7 @@ class LMStudio(ClientBase):
             InvalidRequestError: The model does not support embeddings.
             LMStudioError: The server cannot be reached or refuses.
         """
-        from lmdeck._client.plans.text import embed
+        from lmdeck._plans.text import embed
 
         return drive(embed(self._session, text, model, batch_size, options), self._get_transport())
 
@@ -201,7 +201,7 @@ class LMStudio(ClientBase):
             EndpointNotFoundError: The server has neither endpoint.
             LMStudioError: The server cannot be reached or refuses, or an answer has another type than its question.
         """
-        from lmdeck._client.plans.decisions import decide
+        from lmdeck._plans.decisions import decide
 
         return drive(decide(self._session, input, questions, model, images, emulate=emulate), self._get_transport())
 
@@ -253,7 +253,7 @@ class LMStudio(ClientBase):
             EmptyReplyError: The server did not return any text, although tokens were requested.
             LMStudioError: The server cannot be reached or refuses; a stream raises it when it is read.
         """
-        from lmdeck._client.plans.text import begin_completion, complete
+        from lmdeck._plans.text import begin_completion, complete
 
         if stream:
             begin = partial(begin_completion, self._session, prompt, suffix, model, options)
@@ -279,7 +279,7 @@ class LMStudio(ClientBase):
             InvalidRequestError: It leads into a private network, or to something other than an image of at most `max_bytes`.
             TransportError: The server of the URL did not answer, or not in time.
         """
-        from lmdeck._client.plans.images import fetch_image
+        from lmdeck._plans.images import fetch_image
         from lmdeck._requests.image_urls import AddressGuard
         from lmdeck._transport.urllib3 import Urllib3Transport
 
@@ -296,13 +296,13 @@ class LMStudio(ClientBase):
         Raises:
             LMStudioError: The server cannot be reached.
         """
-        from lmdeck._client.plans.token_counts import count_tokens
+        from lmdeck._plans.token_counts import count_tokens
 
         return drive(count_tokens(self._session, chat.spec), self._get_transport())
 
     def health(self) -> Health:
         """Return whether and how the server answers; never raise for a server that does not."""
-        from lmdeck._client.plans.health import check_health
+        from lmdeck._plans.health import check_health
 
         return drive(check_health(self._session), self._get_transport())
 
@@ -432,7 +432,7 @@ class AsyncLMStudio(ClientBase):
         **options: Any,  # sent to the server unchanged
     ) -> Embeddings:
         """Async version of `LMStudio.embed`."""
-        from lmdeck._client.plans.text import embed
+        from lmdeck._plans.text import embed
 
         return await drive_async(embed(self._session, text, model, batch_size, options), self._get_transport())
 
@@ -446,7 +446,7 @@ class AsyncLMStudio(ClientBase):
         emulate: bool = False,
     ) -> Decisions:
         """Async version of `LMStudio.decide`."""
-        from lmdeck._client.plans.decisions import decide
+        from lmdeck._plans.decisions import decide
 
         return await drive_async(
             decide(self._session, input, questions, model, images, emulate=emulate), self._get_transport()
@@ -479,7 +479,7 @@ class AsyncLMStudio(ClientBase):
         **options: Any,  # sent to the server unchanged
     ) -> AsyncChatStream | Awaitable[Completion]:  # fmt: skip
         """Async version of `LMStudio.complete`."""
-        from lmdeck._client.plans.text import begin_completion, complete
+        from lmdeck._plans.text import begin_completion, complete
 
         if stream:
             begin = partial(begin_completion, self._session, prompt, suffix, model, options)
@@ -495,7 +495,7 @@ class AsyncLMStudio(ClientBase):
         total_timeout: float = FETCH_SECONDS,
     ) -> bytes:
         """Async version of `LMStudio.fetch_image`."""
-        from lmdeck._client.plans.images import fetch_image
+        from lmdeck._plans.images import fetch_image
         from lmdeck._requests.image_urls import AddressGuard
         from lmdeck._transport.aiohttp import AiohttpTransport
 
@@ -505,13 +505,13 @@ class AsyncLMStudio(ClientBase):
 
     async def count_tokens(self, chat: Chat | AsyncChat) -> TokenCount:
         """Async version of `LMStudio.count_tokens`."""
-        from lmdeck._client.plans.token_counts import count_tokens
+        from lmdeck._plans.token_counts import count_tokens
 
         return await drive_async(count_tokens(self._session, chat.spec), self._get_transport())
 
     async def health(self) -> Health:
         """Async version of `LMStudio.health`."""
-        from lmdeck._client.plans.health import check_health
+        from lmdeck._plans.health import check_health
 
         return await drive_async(check_health(self._session), self._get_transport())
 

@@ -15,15 +15,15 @@ from typing import Any, Generic, Self, TypeVar
 
 from msgspec import Struct
 
-from lmdeck._client.plans.chat import final_reply
-from lmdeck._client.plans.endpoints import NATIVE, begin_endpoint
-from lmdeck._client.plans.generation import read_whole
-from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._plans.chat import final_reply
+from lmdeck._plans.endpoints import NATIVE, begin_endpoint
+from lmdeck._plans.generation import read_whole
+from lmdeck._plans.session import Session
 from lmdeck._requests.other_endpoints import as_message, native_input, transcript
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from lmdeck._client.plans.chat import final_reply
-from lmdeck._client.plans.endpoints import MESSAGES, RESPONSES, Endpoint, begin_endpoint
-from lmdeck._client.plans.generation import read_whole
-from lmdeck._client.session import Session
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._plans.chat import final_reply
+from lmdeck._plans.endpoints import MESSAGES, RESPONSES, Endpoint, begin_endpoint
+from lmdeck._plans.generation import read_whole
+from lmdeck._plans.session import Session
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.messages import Message, Reply

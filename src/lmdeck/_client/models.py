@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lmdeck._client.plans.model_lists import find_model, list_models
-from lmdeck._client.plans.models import download, download_status, ensure_loaded, load, unload, wait_for_download
-from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._plans.model_lists import find_model, list_models
+from lmdeck._plans.models import download, download_status, ensure_loaded, load, unload, wait_for_download
+from lmdeck._plans.session import Session
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.events import ModelLoadProgress
 from lmdeck.model_info import DownloadJob, LoadedModel, ModelInfo

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar, cast
 
-from lmdeck._client.plans.chat import final_reply
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._plans.chat import final_reply
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
 from lmdeck._transport.interruption import Interruption

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from msgspec.structs import replace
 
-from lmdeck._client.session import Session
+from lmdeck._plans.session import Session
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.batch.batch_hosts import BatchHost, ServerHost

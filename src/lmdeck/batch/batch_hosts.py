@@ -12,12 +12,12 @@ from typing import Any, Protocol, cast
 import msgspec
 from msgspec import Struct
 
-from lmdeck._client.plans.generation import choose
-from lmdeck._client.plans.model_lists import ask_listing
-from lmdeck._client.plans.text import choose_embedder
-from lmdeck._client.session import Session
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT
 from lmdeck._pipeline.run_plan import drive_async
+from lmdeck._plans.generation import choose
+from lmdeck._plans.model_lists import ask_listing
+from lmdeck._plans.session import Session
+from lmdeck._plans.text import choose_embedder
 from lmdeck._transport import AsyncTransport
 from lmdeck.batch.input_requests import endpoint_of
 from lmdeck.batch.ledger import Lease

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmdeck._client.session import Session
+from lmdeck._plans.session import Session
 from lmdeck.batch.answer_schema import SchemaCheck
 from lmdeck.batch.arguments import server_hosts
 from lmdeck.batch.batch_hosts import HostAnswer, HostState, ServerHost

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from lmdeck._client.chat import Chat
 from lmdeck._client.clients import LMStudio
-from lmdeck._client.history import History
 from lmdeck._files import replace_file
+from lmdeck._plans.history import History
 from lmdeck._responses.model_lists import choose_model
 from lmdeck._version import __version__
 from lmdeck.cli.chat_sessions import ChatSession, latest_session, load_session, new_session, recent_sessions

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from lmdeck._client.history import History
 from lmdeck._files import replace_file
+from lmdeck._plans.history import History
 from lmdeck._text import replace_lone_surrogates
 from lmdeck.errors import ConfigurationError, FileWriteError
 

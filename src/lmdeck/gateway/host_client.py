@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lmdeck._client.session import Session
 from lmdeck._pipeline.retry import RetryPolicy
+from lmdeck._plans.session import Session
 from lmdeck._transport import AsyncTransport
 from lmdeck.config import Settings
 from lmdeck.gateway.config import Config, HostConfig

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from lmdeck._client.plans.models import load, unload
 from lmdeck._pipeline.run_plan import drive_async
+from lmdeck._plans.models import load, unload
 from lmdeck._responses.model_lists import choose_model
 from lmdeck._transport.aiohttp import AiohttpTransport
 from lmdeck.config import Settings

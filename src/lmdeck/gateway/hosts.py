@@ -11,9 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from lmdeck._client.plans.health import check_health
-from lmdeck._client.plans.model_lists import Listing, ask_listing
 from lmdeck._pipeline.run_plan import drive_async
+from lmdeck._plans.health import check_health
+from lmdeck._plans.model_lists import Listing, ask_listing
 from lmdeck._transport import AsyncTransport
 from lmdeck.errors import (
     APIError,

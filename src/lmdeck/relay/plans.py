@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._client.plans.generation import GenerationRequest, read_rest, send_generation
-from lmdeck._client.session import Session
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.generation import GenerationRequest, read_rest, send_generation
+from lmdeck._plans.session import Session
 from lmdeck._transport import Timeouts
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.endpoint_urls import Kind, Route

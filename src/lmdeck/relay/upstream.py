@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from lmdeck._client.session import Session
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.run_plan import drive, drive_async
+from lmdeck._plans.session import Session
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Timeouts, Transport
 from lmdeck.config import ClientSettings, Settings

@@ -13,10 +13,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from lmdeck._client.clients import LMStudio
-from lmdeck._client.plans.health import check_health, find_local_edition
-from lmdeck._client.plans.model_lists import ask_json
-from lmdeck._client.session import Session
 from lmdeck._pipeline.run_plan import drive
+from lmdeck._plans.health import check_health, find_local_edition
+from lmdeck._plans.model_lists import ask_json
+from lmdeck._plans.session import Session
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS
 from lmdeck._setting_sources import from_lm_studio
 from lmdeck._transport.urllib3 import Urllib3Transport

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from msgspec import UNSET
 
 import lmdeck
-from lmdeck._client.history import History
+from lmdeck._plans.history import History
 from lmdeck._text import storable_text
 from lmdeck.contrib.django.history.rows import RoundRows, rows_of
 from lmdeck.web.stored_messages import TITLE_CHARACTERS, StoredCall, StoredMessage, title_of

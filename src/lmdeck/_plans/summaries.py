@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from lmdeck._client.history import exchanges_of, summary_request, with_summary
-from lmdeck._client.summary_store import Summaries
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.history import exchanges_of, summary_request, with_summary
+from lmdeck._plans.summary_store import Summaries
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._requests.token_estimates import message_estimate
 from lmdeck.messages import Message

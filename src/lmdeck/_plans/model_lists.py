@@ -8,9 +8,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from lmdeck._client.session import Session
 from lmdeck._pipeline.calls import Handler
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.session import Session
 from lmdeck._responses.json_reader import JSONReader
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
 from lmdeck._responses.product_hints import adapt_hint

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
 
-from lmdeck._client.known_models import KnownModels
-from lmdeck._client.load_profiles import LoadProfiles
-from lmdeck._client.summary_store import Summaries
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._late_patterns import late_pattern
@@ -28,6 +25,9 @@ from lmdeck._pipeline.exchange import Exchange, log_to_stderr
 from lmdeck._pipeline.loading import LoadOnce, WatchEvictions
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.telemetry import Telemetry
+from lmdeck._plans.known_models import KnownModels
+from lmdeck._plans.load_profiles import LoadProfiles
+from lmdeck._plans.summary_store import Summaries
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._requests.chat import encode, runs_tools_on_server
 from lmdeck._requests.token_estimates import TokenEstimator

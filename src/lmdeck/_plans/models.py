@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from lmdeck._client.plans.model_lists import ask_json, list_models
-from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan, RunCallback, Sleep
 from lmdeck._pipeline.retry import may_have_started
+from lmdeck._plans.model_lists import ask_json, list_models
+from lmdeck._plans.session import Session
 from lmdeck._responses.model_management import (
     checked_job_id,
     checked_load_options,

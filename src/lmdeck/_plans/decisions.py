@@ -7,13 +7,13 @@ from typing import Any, Literal, TypedDict
 
 from msgspec import Struct
 
-from lmdeck._client.plans.chat import send_chat
-from lmdeck._client.plans.model_lists import ask_json, ask_listing
-from lmdeck._client.plans.models import apply_profile
-from lmdeck._client.session import Session
-from lmdeck._client.structured import OutputRequest, OutputType, plan_attempts
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.chat import send_chat
+from lmdeck._plans.model_lists import ask_json, ask_listing
+from lmdeck._plans.models import apply_profile
+from lmdeck._plans.session import Session
+from lmdeck._plans.structured import OutputRequest, OutputType, plan_attempts
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._requests.decisions import (
     CheckedQuestion,

@@ -7,13 +7,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from lmdeck._client.plans.generation import GenerationRequest, generate
-from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.generation import GenerationRequest, generate
+from lmdeck._plans.session import Session
 from lmdeck._requests.chat import demands_call, expects_one_call
 from lmdeck._requests.other_endpoints import anthropic_body, offered_tools, responses_body
 from lmdeck._requests.reasoning import (

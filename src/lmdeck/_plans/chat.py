@@ -8,13 +8,13 @@ from typing import get_args
 
 from msgspec.structs import replace
 
-from lmdeck._client.plans.generation import GenerationRequest, generate, read_whole
-from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.generation import GenerationRequest, generate, read_whole
+from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec, build_chat, demands_call, expects_one_call
 from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
@@ -39,7 +39,7 @@ def begin_chat(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[Respon
 
 
 def _begin_guarded(session: Session, spec: ChatSpec, *, stream: bool) -> Plan[ResponseStream[ChatReader]]:
-    from lmdeck._client.plans.token_counts import fit_context
+    from lmdeck._plans.token_counts import fit_context
 
     fitting, problems = yield from fit_context(session, spec, partial(_ask, session))
     build = partial(_build, session, fitting, problems, stream)

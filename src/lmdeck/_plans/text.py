@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmdeck._client.plans.generation import GenerationRequest, generate
-from lmdeck._client.plans.model_lists import ask_json, ask_listing
-from lmdeck._client.plans.models import apply_profile
-from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.generation import GenerationRequest, generate
+from lmdeck._plans.model_lists import ask_json, ask_listing
+from lmdeck._plans.models import apply_profile
+from lmdeck._plans.session import Session
 from lmdeck._requests.fill_in_the_middle import fill_in_the_middle
 from lmdeck._responses.embeddings import (
     batches,

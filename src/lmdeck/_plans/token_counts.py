@@ -8,13 +8,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from lmdeck._client.history import History
-from lmdeck._client.plans.generation import choose
-from lmdeck._client.plans.model_lists import ask_json, list_models
-from lmdeck._client.plans.summaries import Ask, messages_of, scaled_estimate, summarised
-from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.generation import choose
+from lmdeck._plans.history import History
+from lmdeck._plans.model_lists import ask_json, list_models
+from lmdeck._plans.session import Session
+from lmdeck._plans.summaries import Ask, messages_of, scaled_estimate, summarised
 from lmdeck._requests.chat import ChatSpec, build_chat
 from lmdeck._responses.server_detection import LLAMA_CPP, LM_STUDIO
 from lmdeck.errors import APIError, ContextLengthError, EndpointNotFoundError, MalformedStreamError

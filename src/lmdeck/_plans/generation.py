@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lmdeck._client.plans.model_lists import fitting_hints, list_models
-from lmdeck._client.session import Session
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.calls import Call, R, ResponseStream
 from lmdeck._pipeline.effects import Plan, Read
+from lmdeck._plans.model_lists import fitting_hints, list_models
+from lmdeck._plans.session import Session
 from lmdeck._requests.tool_schema_fallback import (
     is_grammar_error,
     name_refused_tools,
@@ -108,7 +108,7 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
     """
     model = str(request.body.get("model") or "")
     if model in session.settings.profiles:
-        from lmdeck._client.plans.models import apply_profile  # imported late, as below: few requests need it
+        from lmdeck._plans.models import apply_profile  # imported late, as below: few requests need it
 
         yield from apply_profile(session, model)
     if session.uncompilable:

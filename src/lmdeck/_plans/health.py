@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lmdeck._client.plans.model_lists import Listing, ask_listing
-from lmdeck._client.session import Session
 from lmdeck._pipeline.effects import Plan
+from lmdeck._plans.model_lists import Listing, ask_listing
+from lmdeck._plans.session import Session
 from lmdeck._responses.server_detection import (
     LM_STUDIO,
     STATUS,
