@@ -53,6 +53,11 @@ def in_order(*words: str, within: int = 40) -> str:
     return gap.join(rf"\b(?:{word})" for word in words)
 
 
+def about(subject: str, event: str, within: int = 40) -> str:
+    """Return an expression for a subject and what happened to it, in either order in one sentence."""
+    return f"{in_order(subject, event, within=within)}|{in_order(event, subject, within=within)}"
+
+
 # A parameter of a request is outside of its limits, in whichever layer that is found out.
 LIMITED = (
     r"(?:less|greater|smaller|larger|between|at (?:least|most)|one of|in the range|an? |positive|non-|either|[<>]=?)"
@@ -94,6 +99,10 @@ UNPARSED_CALL = (
 FORGOTTEN = (
     r"\b(previous.?response\w*|stored response|resp_\w+)\b.{0,120}\b(not found|unknown|expired|deleted|(does )?not exist)",
     r"\b(find|no|unknown|invalid|expired)\b.{0,60}\b(previous.?response|stored response|resp_\w+)",
+)
+OUT_OF_MEMORY = (
+    r"out ?of ?(?:\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
+    r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram)\b"
 )
 MEDIA = r"(?:image|vision|audio|video|multimodal)(?: input| content| data)?s?"
 MODEL = r"models?|(?:inference |llm |lm )?engine|runner|runtime|backend|llama-server|weights|mlx|llm"
@@ -172,6 +181,12 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     ),
     (
         AnyPattern(
+            rf"\b(during|while|in|error) (the )?(generat|predict|decod|infer|iterat|sampl)\w+.{{0,200}}?(?:{OUT_OF_MEMORY})",
+        ),
+        ModelCrashedError,
+    ),
+    (
+        AnyPattern(
             in_order(rf"({COULD_NOT}|not enough memory)( to)? load(ing)?", MODEL),
             in_order(rf"({COULD_NOT}) to (start|initiali[sz]e|create|fit)", rf"{MODEL}|context|process"),
             in_order(MODEL, r"failed to (load|start|initiali[sz]e)", within=200),
@@ -185,8 +200,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"\bmodel( type \S+| architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
             r"(failed|unable) to allocate\b[^\n]{0,60}\bbuffers?\b",  # llama.cpp
             r"requires more system memory",  # Ollama
-            r"out ?of ?(\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (system resources|\w*memory|vram)",
-            r"\bnot enough (free |available |system )*(gpu |video )?(memory|vram|ram)\b",
+            OUT_OF_MEMORY,
             r"snapshot of system resources",
             r"before becoming healthy",
             r"operation canceled",
@@ -270,24 +284,105 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
 ]  # fmt: skip
 CODES: dict[str, type[APIError]] = {
     "invalid_api_key": AuthenticationError,
-    "authentication_error": AuthenticationError,
-    "permission_error": AuthenticationError,
     "context_length_exceeded": ContextLengthError,
     "exceed_context_size_error": ContextLengthError,
     "model_not_found": ModelNotFoundError,
     "model_load_failed": ModelLoadError,
-    "rate_limit_exceeded": RateLimitError,
-    "rate_limit_error": RateLimitError,
-    "overloaded_error": ServerError,
-    "unavailable_error": ServerError,
     "not_supported_error": InvalidRequestError,
-    "server_error": ServerError,
-    "internal_server_error": ServerError,
-    "internal_error": ServerError,
-    "unknown": ServerError,
     "not_implemented": InvalidRequestError,
     "job_not_found": InvalidRequestError,
+    "template_error": TemplateError,  # TGI, as `missing_template_variable`
+    "missing_template_variable": TemplateError,
 }
+# What went wrong with what, in any words: where neither phrase nor code is known, before status and names decide.
+LENGTH = (
+    r"(?:input|prompt|sequence|context|conversation|messages?|request|model|total|token)s?'?s?"
+    r"(?: (?:max\w*|text|tokens?|sequence|ids?|prompt|input|context)){0,2} (?:lengths?|window|size|count|limit)\b"
+    r"|max(?:imum)?[ _](?:\w+[ _])?(?:length|len)\b|(?:number of )?(?:\w+ )?tokens\b(?! per)"
+)
+EXCEEDED = (
+    r"exceed\w*|(?:longer|larger|greater|more|bigger|higher) than|too (?:long|large|many|big)|over(?:flow\w*| the)|beyond"
+    r"|surpass\w*|(?:less|fewer|smaller) than|at most|should be|must be (?:less|<)|reached|(?:does|do|did|will)(?: not|n't) fit"
+)
+OUTPUT_LIMIT = r"max_\w*tokens|(?:output|completion|generated|new) tokens|max_output\w*|n(?:um)?_predict|min_tokens"
+LOADS = (
+    rf"(?:load|start|initiali[sz]|launch|spawn|creat)\w* (?:the |an? |of )?(?:\w+ ){{0,2}}?(?:{MODEL}|process|server)"
+    rf"|(?:{MODEL}|process|server)s? (?:\w+ )?(?:load|start|launch|initiali)\w*"
+)
+FAILED = rf"fail\w*|errors?\b|exception|{COULD_NOT}|timed? ?out|exited|abort\w*|cancell?ed"
+MISSING = (
+    r"not (?:found|exist\w*|available|recogni[sz]ed|known|registered|served|configured|deployed|installed|in the list)"
+    r"|(?:doesn't|isn't|don't|aren't) (?:exist|available|found|known)"
+    r"|could(?: not|n't) be (?:found|identified|resolved|located)|no longer (?:available|exists)"
+)
+BROAD: list[tuple[AnyPattern, type[APIError]]] = [
+    (
+        AnyPattern(
+            r"\brate[ -]?limit", r"\btoo many (\w+ )?requests", r"\b(tokens?|requests?) per (min|minute|hour|day)\b"
+        ),
+        RateLimitError,
+    ),
+    (
+        AnyPattern(
+            about(
+                r"api[ _-]?(?:key|token)s?|access token|bearer|credentials|authorization|authenticat\w+",
+                r"invalid|incorrect|wrong|missing|expired|revoked|required|not (?:valid|provided|accepted|set)|no |failed",
+            )
+        ),
+        AuthenticationError,
+    ),
+    (
+        AnyPattern(about(OUTPUT_LIMIT, rf"{EXCEEDED}|must|at least|invalid|between|cannot|positive")),
+        InvalidRequestError,
+    ),
+    (
+        AnyPattern(
+            about(LENGTH, EXCEEDED),
+            r"\b(reduce|shorten) (the |your )?((length|size) of )?(the |your )?(messages|prompts?|inputs?|conversation)\b",
+        ),
+        ContextLengthError,
+    ),
+    (
+        AnyPattern(
+            r"\bno (\w+ ){0,2}(deployment|router|server|peer|channel|provider|worker|backend|instance)s?\b.{0,60}\bmodel",
+            r"\bno model (id|name|with|named|matching|matches|for|could)\b",
+            about(r"(?:models?|deployments?|checkpoints?|adapters?|loras?)\b", MISSING, within=80),
+        ),
+        ModelNotFoundError,
+    ),
+    (AnyPattern(about(LOADS, FAILED)), ModelLoadError),
+    (
+        AnyPattern(
+            about(
+                rf"{PROCESS}\b",
+                r"crash\w*|died|dead\b|exited|terminated|killed|stopped|shut(?:ting)? ?down|not (?:running|alive|responding)"
+                r"|unresponsive|hung\b|disconnected|lost\b",
+            )
+        ),
+        ModelCrashedError,
+    ),
+    (
+        AnyPattern(r"\btemplate[ _]?error", about(r"templates?\b", rf"{FAILED}|invalid|undefined|missing")),
+        TemplateError,
+    ),
+    (
+        AnyPattern(
+            r"\b(no|unknown|invalid|unsupported) (such )?(api )?(route|endpoint|path|url)\b", r"\bno route matched"
+        ),
+        EndpointNotFoundError,
+    ),
+]
+# Names of errors in fields and messages, without "error" and "exception": of HTTP, gRPC, OpenAI, Anthropic and LiteLLM.
+STATUS_NAMES: dict[str, int] = {
+    "badrequest": 400, "invalidargument": 400, "invalidparameter": 400, "failedprecondition": 400, "unsupportedparams": 400,
+    "authentication": 401, "unauthenticated": 401, "unauthorized": 401, "permission": 403, "permissiondenied": 403,
+    "forbidden": 403, "notfound": 404, "methodnotallowed": 405, "requesttimeout": 408, "requesttoolarge": 413,
+    "payloadtoolarge": 413, "validation": 422, "requestvalidation": 422, "unprocessableentity": 422, "ratelimit": 429,
+    "ratelimitexceeded": 429, "resourceexhausted": 429, "toomanyrequests": 429, "server": 500, "internal": 500,
+    "internalserver": 500, "unknown": 500, "generation": 500, "incompletegeneration": 500, "incompletegenerationstream": 500,
+    "badgateway": 502, "apiconnection": 502, "unavailable": 503, "serviceunavailable": 503, "overloaded": 503,
+    "timeout": 504, "apitimeout": 504, "gatewaytimeout": 504, "deadlineexceeded": 504,
+}  # fmt: skip
 # LM Studio's error types whose messages quote another server, so that the type decides (docs `2_rest/streaming-events.md`).
 TYPES: dict[str, tuple[type[APIError], str]] = {
     "mcp_connection_error": (
@@ -311,8 +406,10 @@ STATUSES: dict[int, type[APIError]] = {
 }
 # The token counts of an overflow: a number and what it counts, the surest pattern first.
 NUMBER = r"(?P<count>\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?!\.?\d)"
-CONTEXT = r"context(?: (?:size|length|window|limit))?|n_ctx|max_(?:seq|model)_len\w*|maximum(?: \w+){0,4}|batch size"
-LIMIT = r"limit|only|supports|available|allowed"
+CONTEXT = (
+    r"context(?: (?:size|length|window|limit))?|n_ctx|max_(?:seq|model)_len\w*|max(?:imum)?(?: \w+){0,4}|batch size"
+)
+LIMIT = r"limit|only|supports|available|allowed|less than|at most|up to"
 PROMPT = r"prompt|inputs?|messages|conversation|history|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
 CONTEXT_LENGTHS = [
     AnyPattern(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
@@ -335,7 +432,8 @@ ENGINE = AnyPattern(
     r"\b(ggml|llama)_\w+|\bvk::|\bGGML_ASSERT\b",
     r"\btraceback \(most recent",
     r"\bassertion\b.{0,80}\bfailed|\bassertion failed\b",
-    r"(?<!json )\b[A-Z]?[a-z]*exception\b",
+    r"(?<!json )\b[A-Z]?[a-z]*exception\b(?! -)",  # "OpenAIException - …" names LiteLLM's provider
+    r"\b(?!json)[a-z]{3,40}(error|exception)(?=[:(])",
     r"\b(Type|Value|Index|Key|Attribute|Runtime|Reference|Range|Assertion|Memory|OS|NotImplemented)Error\b",
     r"\bis not (iterable|a function|defined)\b",
     r"\bobject (is not|has no|does not|cannot)\b|\bindex out of (range|bounds)\b|\bunsupported operand\b",
@@ -351,4 +449,7 @@ VALIDATION = AnyPattern(
     r"\bmust be (a|an|one of|of type)\b",
     r"^expected\b",
     r"^unrecognized key",
+    r"\bnot supported\b|\bunsupported\b|\bonly\b.{0,60}\b(is|are) supported\b",
 )
+# A message about a path, though its status is 404.
+PATH = AnyPattern(r"\b(endpoint|route|path|url|method|resource)\b")

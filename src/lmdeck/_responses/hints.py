@@ -46,6 +46,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
             rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available)",
             rf"\bnot support(ed)? {MEDIA}",
             r"required for image input",
+            r"\bonly '?text\b.{0,40}\b(supported|accepted|allowed)",
             r"at most 0 (image|audio|video)",
             r"not a (multimodal|vision)",
         ),
@@ -86,6 +87,18 @@ HINTS: list[tuple[AnyPattern, str]] = [
     (
         AnyPattern(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
         "Use only tools of the types function and mcp: the server does not support others.",
+    ),
+    (
+        AnyPattern(
+            r"\bhost header\b",
+            r"\b(invalid|disallowed|untrusted|blocked|unknown) (host|origin)\b",
+            r"\b(host|origin)\b.{0,60}\bnot allowed",
+        ),
+        "The server refuses the host of `base_url`: use a name that it accepts, or add this one to its trusted hosts.",
+    ),
+    (
+        AnyPattern(r"tool call ids? (should|must)", r"\btool_call_id\b.{0,40}\b(must|should|invalid)"),
+        "The model's template demands ids of tool calls in the form that the message names: use such ids in the history.",
     ),
     (PLUGIN, TYPES["plugin_connection_error"][1]),
     (
@@ -295,6 +308,10 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
     ServerError: SERVER_FAILURES,
     ModelCrashedError: SERVER_FAILURES,
     ModelLoadError: [
+        (
+            AnyPattern(r"\boperation cancell?ed\b", r"\bload(ing)?\b.{0,60}\bcancell?ed"),
+            "Loading was cancelled, in the server's window or by another request: load the model first, then ask again.",
+        ),
         (AnyPattern(r"insufficient system resources", r"out ?of ?(\w+ ?)?memory"), str(ModelLoadError.default_hint)),
         (
             AnyPattern(r"before becoming healthy", r"snapshot of system resources"),
@@ -314,6 +331,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
             AnyPattern(
                 in_order("no|missing", "runtime|engine|backend", "found"),
                 in_order("runtime|engine|backend", "is not (available|installed)", within=20),
+                r"\bno module named\b|\b(ModuleNotFound|Import)Error\b|\bshared (object|library)\b|\.(dll|so|dylib)\b",
             ),
             "Install or update the runtime of the model's format in the server's settings (LM Studio: `lms runtime get`).",
         ),

@@ -21,12 +21,11 @@ PAGES: dict[int, str] = {
     502: NO_UPSTREAM,
     503: NO_UPSTREAM,
     504: TIMED_OUT,
-    520: NO_UPSTREAM,
-    521: NO_UPSTREAM,
-    522: NO_UPSTREAM,
-    523: NO_UPSTREAM,
     524: TIMED_OUT,
+    598: TIMED_OUT,
+    599: TIMED_OUT,
 }
+FIRST_OWN_STATUS = 520  # Cloudflare, load balancers and tunnels use those from here on, servers none
 PROXY_STATUSES = {407, 413}  # whatever the body is
 GATEWAY_STATUSES = PAGES.keys() - {401, 403, 404, 429, 503}  # statuses that the servers themselves do not send
 OTHER_PAGE = "The response is a web page, not an API answer: check `base_url` and the proxy."
@@ -37,6 +36,8 @@ def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
 
     Such an error is a web page, or a gateway status without JSON.
     """
+    if status >= FIRST_OWN_STATUS and (is_page or is_bare):
+        return PAGES.get(status, NO_UPSTREAM)
     if is_page or status in PROXY_STATUSES:
         return PAGES.get(status, OTHER_PAGE)
     return PAGES[status] if is_bare and status in GATEWAY_STATUSES else None

@@ -1,0 +1,239 @@
+"""Error bodies, read to message, type, code and field, however deep and in whatever notation they are written.
+
+LM Studio reports an error as a bare string, an object, a JSON array inside a string, in Anthropic's format, or as JSON after a
+sentence (lmstudio-bug-tracker #2182, #2257). Proxies quote the error of their server in a sentence of their own, as JSON, as a
+Python dictionary (`str()` of an exception of the `openai` package) or as a web page, and a lost connection cuts any of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from lmdeck._late_patterns import late_pattern
+from lmdeck._responses.error_patterns import STATUS_NAMES
+from lmdeck.errors import describe
+
+__all__ = ["RETURNED", "TEXT_CHARS", "ErrorInfo", "decoded_or_text", "read_error"]
+
+NESTING_LIMIT = 8
+TEXT_CHARS = 4000
+MESSAGE_FIELDS = ("title", "message", "detail", "msg", "reason")
+PROMPT_FIELDS = ("n_prompt_tokens", "prompt_tokens", "num_prompt_tokens", "input_tokens")
+CONTEXT_FIELDS = ("n_ctx", "context_length", "max_context_length", "context_size", "max_model_len")
+RETURNED = late_pattern(r"\b(?:returned|(?:status|error)(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
+_DECODER = json.JSONDecoder()
+_OPENERS = late_pattern(r"[\[{]")
+_CLOSERS = late_pattern(r"[\]}]")
+_EXCEPTIONS = late_pattern(
+    r"\b([A-Z]\w{0,60}?)(?:Error|Exception)\b(?! -)"
+)  # "OpenAIException - …" names LiteLLM's provider
+_PAGE = late_pattern(r"<(?:\?xml|!--|(?:!doctype|html|head|body|title|center|h1)\b)", re.IGNORECASE)
+_CUT_MESSAGE = late_pattern(r'"(?:error|message|detail|msg|title|reason)"\s*:\s*"((?:[^"\\]|\\.)*)("?)')
+
+
+class ErrorInfo(Struct, frozen=True, kw_only=True):
+    """The contents of an error body."""
+
+    message: str
+    type: str | None = None
+    code: str | None = None
+    param: str | None = None
+    prompt_tokens: int | None = None
+    context_length: int | None = None
+    is_page: bool = False  # whether the body is a web page, or quotes one
+    is_bare: bool = False  # whether the body is not JSON
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status named by code, type or message, or None."""
+        if self.code and re.fullmatch(r"[45]\d\d", self.code):
+            return int(self.code)
+        for word in (self.code, self.type):
+            if word and (named := _status_of_name(word)):
+                return named
+        if returned := RETURNED.search(self.message):
+            return int(returned[1])
+        exceptions = (_status_of_name(found[1]) for found in _EXCEPTIONS.finditer(self.message))
+        return next((status for status in exceptions if status), None)
+
+
+def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
+    """Return a body decoded from JSON, or as text if it is not JSON; invalid UTF-8 is replaced."""
+    text = bytes(body).decode("utf-8-sig", "replace")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text[:TEXT_CHARS].strip()
+
+
+def read_error(decoded: object, status: int) -> ErrorInfo:
+    """Return the contents of a nested error.
+
+    The innermost values describe the cause.
+    """
+    error = decoded
+    sentences: list[str] = []
+    found: dict[str, Any] = {"type": None, "code": None, "param": None}
+    prompt_tokens = context_length = None
+    for _ in range(NESTING_LIMIT):
+        if isinstance(error, str) and (quoted := _embedded(error)):
+            sentence, error = quoted
+            sentences += [sentence] if sentence else []
+        if not isinstance(error, Mapping):
+            break
+        _read_names(error, found)
+        prompt_tokens = _number(error, PROMPT_FIELDS) or prompt_tokens
+        context_length = _number(error, CONTEXT_FIELDS) or context_length
+        error = _message_of(error)
+    is_page = isinstance(error, str) and _page_start(error) is not None
+    return ErrorInfo(
+        message=": ".join([*sentences, _message(error, status)]),
+        is_page=is_page,
+        is_bare=isinstance(decoded, str),
+        prompt_tokens=prompt_tokens,
+        context_length=context_length,
+        **found,
+    )
+
+
+def _read_names(error: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Set type, code and field to those of an error object, as far as it has them."""
+    named = {"type": error.get("type", error.get("error_type")), "code": error.get("code"), "param": error.get("param")}
+    for name, value in named.items():
+        if value is not None and not (name == "type" and value == "error"):
+            found[name] = str(value)
+    found["code"] = found["code"] or _status_of(error)
+
+
+def _number(error: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((value for name in names if type(value := error.get(name)) is int and value > 0), None)
+
+
+def _status_of(error: Mapping[str, Any]) -> str | None:
+    """Return the HTTP status that an error object gives as a number, or by its name."""
+    statuses = [error.get(name) for name in ("statusCode", "status_code", "status")]
+    number = next((str(status) for status in statuses if isinstance(status, int) and 400 <= status < 600), None)
+    return number or next((str(name) for name in statuses if isinstance(name, str) and _status_of_name(name)), None)
+
+
+def _status_of_name(name: str) -> int | None:
+    """Return the HTTP status that the name of an error means, such as `RateLimitError` or `UNAVAILABLE`, or None."""
+    letters = re.sub(r"[^a-z]", "", name.lower())
+    return STATUS_NAMES.get(letters.removesuffix("error").removesuffix("exception"))
+
+
+def _embedded(text: str) -> tuple[str, object] | None:
+    """Return a sentence and the error object or list of issues that the text quotes after it, or None."""
+    for opener in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
+        start = opener.start()
+        value = _literal(text, start)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, Mapping) and any(first.get(name) for name in ("error", "errors", *MESSAGE_FIELDS)):
+            return text[:start].rstrip(" :-\n"), value
+    return _cut_object(text)
+
+
+def _literal(text: str, start: int) -> object:
+    """Return the JSON or Python value at a position, or None."""
+    try:
+        return _DECODER.raw_decode(text, start)[0]
+    except (ValueError, RecursionError):
+        pass
+    if not text.startswith(("{'", "[{'"), start):
+        return None
+    import ast  # imported late: such errors are rare
+
+    for closer in itertools.islice(_CLOSERS.finditer(text, start, start + TEXT_CHARS), NESTING_LIMIT):
+        try:
+            return ast.literal_eval(text[start : closer.end()])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
+
+
+def _cut_object(text: str) -> tuple[str, object] | None:
+    """Return the innermost message of a JSON object whose end is missing, or None."""
+    if not text.lstrip().startswith('{"'):
+        return None
+    messages = [found for found in _CUT_MESSAGE.finditer(text[:TEXT_CHARS]) if found[1]]
+    if not messages:
+        return None
+    found = messages[-1]
+    try:
+        words = json.loads(f'"{found[1]}"', strict=False)
+    except ValueError:
+        words = found[1]
+    return "", words if found[2] else f"{words}…"
+
+
+def _message_of(error: Mapping[str, Any]) -> object:
+    """Return the inner error of an error object, or its message with its cause.
+
+    Servers name the message differently: LM Studio `title`, FastAPI `detail`, others `msg`, `reason` or a list of `errors`;
+    NestJS and Spring have the name of the status in `error`, and the message beside it.
+    """
+    inner, cause = error.get("error") or _issues(error.get("errors")), error.get("cause")
+    message = next((error[name] for name in MESSAGE_FIELDS if error.get(name)), None)
+    if inner and not (isinstance(inner, str) and isinstance(message, str) and message not in inner):
+        return inner
+    parts = [each for each in (inner, message, cause) if each]
+    if len(parts) < 2:
+        return parts[0] if parts else str(dict(error) or "")
+    return ": ".join(each if isinstance(each, str) else _text_of(each) for each in parts)
+
+
+def _issues(errors: object) -> object:
+    """Return `errors` as a list of issues; ASP.NET writes a mapping of fields to their issues."""
+    if not isinstance(errors, Mapping):
+        return errors
+    return [{"path": [field], "message": words} for field, lines in errors.items() for words in _as_list(lines)]
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text_of(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _message(error: object, status: int) -> str:
+    if isinstance(error, list) and error:
+        return "; ".join(_issue(issue) for issue in error[:8])
+    if error is None or error == "":
+        return f"the server answered {status} without a message"
+    if not isinstance(error, str):
+        return describe(str(error), TEXT_CHARS)
+    start = _page_start(error)
+    if start is None:
+        return error[:TEXT_CHARS]
+    sentence = error[:start].rstrip(" :-\n")
+    page = f"the server answered {status} with a web page, not JSON: {describe(_without_tags(error[start:]))}"
+    return f"{sentence}: {page}" if sentence else page
+
+
+def _issue(issue: object) -> str:
+    if not isinstance(issue, Mapping):
+        return describe(str(issue))
+    path = issue.get("path", issue.get("loc"))  # the names of Zod and pydantic
+    where = ".".join(str(step) for step in path) if isinstance(path, list) else ""
+    text = str(issue.get("message") or issue.get("msg") or issue.get("code") or describe(str(dict(issue))))
+    received = f" (received {issue['received']})" if issue.get("received") else ""
+    return f"{where}: {text}{received}" if where else text + received
+
+
+def _page_start(text: str) -> int | None:
+    """Return where a web page begins in a text: at its begin, or after one line; None if there is none."""
+    found = _PAGE.search(text[:TEXT_CHARS])
+    return found.start() if found and "\n" not in text[: found.start()].strip() else None
+
+
+def _without_tags(text: str) -> str:
+    return re.sub(r"<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text, flags=re.IGNORECASE | re.DOTALL)
