@@ -25,6 +25,7 @@ from lmdeck.errors import (
     NoModelLoadedError,
     RateLimitError,
     ServerError,
+    TemplateError,
 )
 
 MODELS = (
@@ -136,7 +137,41 @@ SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = 
     "nothing": (500, b"", ServerError, "the server answered 500 without a message.", {}),
     "null": (500, b"null", ServerError, "the server answered 500 without a message.", {}),
     "empty object": (400, {}, InvalidRequestError, "the server answered 400 without a message.", {}),
-    "empty error": (400, {"error": ""}, InvalidRequestError, "{'error': ''}.", {}),
+    "empty error": (400, {"error": ""}, InvalidRequestError, "the server answered 400 without a message.", {}),
+    "empty message": (
+        500, {"error": {"message": "", "type": "InternalServerError", "code": 500}},
+        ServerError, "the server answered 500 without a message.", {"code": "500"},
+    ),
+    "fields with issues": (
+        400, {"title": "Validation failed", "status": 400, "errors": {"messages": ["The field is required."]}},
+        InvalidRequestError, "messages: The field is required.", {"code": "400"},
+    ),
+    "name of a status": (
+        200, {"error": {"message": "It broke", "status": "RESOURCE_EXHAUSTED"}}, RateLimitError, "It broke.", {},
+    ),
+    "type of TGI": (
+        422, {"error": "undefined value", "error_type": "template_error"},
+        TemplateError, "undefined value.", {"type": "template_error"},
+    ),
+    "python dictionary after a sentence": (
+        404, {"error": {"message": "NotFoundError: XException - Error code: 404 - {'detail': 'Not Found'}. Tried 2"}},
+        EndpointNotFoundError, "Error code: 404: Not Found.", {},
+    ),
+    "cause of a provider": (
+        400, {"error": {"message": "Provider returned error", "metadata": {"raw": '{"error":{"message":"model not found"}}'}}},
+        ModelNotFoundError, "Provider returned error: model not found.", {},
+    ),
+    "page after a sentence": (
+        502, {"error": {"message": "BadGatewayError: X - <!DOCTYPE html><html><h1>Bad Gateway</h1></html>"}},
+        ServerError, "BadGatewayError: X: the server answered 502 with a web page, not JSON: Bad Gateway.", {},
+    ),
+    "cut JSON": (500, b'{"error":{"message":"Model unloaded.","type":"inter', ModelCrashedError, "Model unloaded.", {}),
+    "cut message": (500, b'{"error":{"message":"It bro', ServerError, "It bro\u2026", {}),
+    "counts in fields": (
+        200, {"error": {"code": 400, "message": "It is too much", "type": "exceed_context_size_error", "n_prompt_tokens": 700,
+                        "n_ctx": 512}},
+        ContextLengthError, "It is too much.", {"prompt_tokens": 700, "context_length": 512},
+    ),
     "list": (400, [1, "two"], InvalidRequestError, "1; two.", {}),
     "number": (400, b"42", InvalidRequestError, "42.", {}),
     "number as error": (400, {"error": 42}, InvalidRequestError, "42.", {}),
@@ -322,6 +357,14 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("litellm.Timeout: APITimeoutError - Request timed out.", "increase its timeout"),
         ("Budget has been exceeded! Current cost: 2.1, Max budget: 2.0", "budget of the key"),
         ("Model reloaded.", "Load the model"),
+        ("Invalid host header", "trusted hosts"),
+        ("Tool call ids must have 9 characters", "such ids"),
+        ("Loading of the model was cancelled by the user", "cancelled"),
+        ("Only 'text' parts are supported here", "accepts images"),
+        ("Error while loading the model: No module named 'engine'", "Install or update the runtime"),
+        ("All slots are used by pinned models: unload one", "Unload a model"),
+        ("[object Object]", "does not say what is wrong"),
+        ("The option thinking needs --enable-strict-mode", "the options that the message names"),
         ("something else", "Correct the field"),
     ],
 )
@@ -392,6 +435,8 @@ def test_a_field_is_named_and_has_its_hint(body: dict[str, str], message: str | 
         ("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 700 `inputs` tokens", (700, 512)),
         ("The conversation (700 tokens) does not fit into the model's context (512 tokens).", (700, 512)),
         ("max_tokens is too large: 900. The maximum context length is 512 tokens.", (None, 512)),
+        ("`inputs` must have less than 512 tokens. Given: 700", (700, 512)),
+        ("model max length exceeded, max length: 512", (None, 512)),
         ("Context size has been exceeded.", (None, None)),
         ("The input has many tokens. Input does not fit in context length.", (None, None)),
     ],

@@ -128,7 +128,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
             return CODES[word]
     if status in STATUSES and status != 404:
         return STATUSES[status]
-    if kind := _first(BROAD, words):
+    if kind := _first(BROAD, words) or _overflow(info):
         return kind
     if info.status is not None and status != info.status:
         return _kind_of_status(info, info.status)
@@ -137,6 +137,12 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if status == 404 and (info.param or (VALIDATION.search(words) and not PATH.search(words))):  # mlx-lm #1693
         return ModelNotFoundError if info.param == "model" else InvalidRequestError
     return _kind_of_status(info, status)
+
+
+def _overflow(info: ErrorInfo) -> type[APIError] | None:
+    """Return the error of a prompt that has more tokens than the context, as far as the message has both counts."""
+    tokens, length = _token_counts(info)
+    return ContextLengthError if tokens and length and tokens > length and "token" in info.message else None
 
 
 def _first(patterns: list[tuple[AnyPattern, type[APIError]]], words: str) -> type[APIError] | None:

@@ -25,6 +25,7 @@ __all__ = ["RETURNED", "TEXT_CHARS", "ErrorInfo", "decoded_or_text", "read_error
 NESTING_LIMIT = 8
 TEXT_CHARS = 4000
 MESSAGE_FIELDS = ("title", "message", "detail", "msg", "reason")
+CAUSE_FIELDS = ("cause", "metadata", "raw", "innererror")  # OpenRouter has its provider's answer in `metadata.raw`
 PROMPT_FIELDS = ("n_prompt_tokens", "prompt_tokens", "num_prompt_tokens", "input_tokens")
 CONTEXT_FIELDS = ("n_ctx", "context_length", "max_context_length", "context_size", "max_model_len")
 RETURNED = late_pattern(r"\b(?:returned|(?:status|error)(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
@@ -135,7 +136,9 @@ def _embedded(text: str) -> tuple[str, object] | None:
         start = opener.start()
         value = _literal(text, start)
         first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, Mapping) and any(first.get(name) for name in ("error", "errors", *MESSAGE_FIELDS)):
+        if isinstance(first, Mapping) and any(
+            first.get(name) for name in ("error", "errors", *MESSAGE_FIELDS, *CAUSE_FIELDS)
+        ):
             return text[:start].rstrip(" :-\n"), value
     return _cut_object(text)
 
@@ -179,14 +182,27 @@ def _message_of(error: Mapping[str, Any]) -> object:
     Servers name the message differently: LM Studio `title`, FastAPI `detail`, others `msg`, `reason` or a list of `errors`;
     NestJS and Spring have the name of the status in `error`, and the message beside it.
     """
-    inner, cause = error.get("error") or _issues(error.get("errors")), error.get("cause")
-    message = next((error[name] for name in MESSAGE_FIELDS if error.get(name)), None)
+    inner = error.get("error") or _issues(error.get("errors"))
+    message, cause = (
+        next((error[name] for name in names if error.get(name)), None) for names in (MESSAGE_FIELDS, CAUSE_FIELDS)
+    )
     if inner and not (isinstance(inner, str) and isinstance(message, str) and message not in inner):
         return inner
     parts = [each for each in (inner, message, cause) if each]
     if len(parts) < 2:
-        return parts[0] if parts else str(dict(error) or "")
+        return parts[0] if parts else _without_message(error)
     return ": ".join(each if isinstance(each, str) else _text_of(each) for each in parts)
+
+
+def _first_of(error: Mapping[str, Any], names: tuple[str, ...]) -> object:
+    return next((error[name] for name in names if error.get(name)), None)
+
+
+def _without_message(error: Mapping[str, Any]) -> str:
+    """Return an error object as text if it has other fields than an empty message, else an empty text."""
+    return (
+        "" if any(error.get(name, ...) in ("", None) for name in ("error", *MESSAGE_FIELDS)) else str(dict(error) or "")
+    )
 
 
 def _issues(errors: object) -> object:

@@ -68,7 +68,7 @@ DAMAGED = (
 )
 # A model's file cannot be read: it is damaged, incomplete, or newer than the engine.
 DAMAGED_FILE = (
-    in_order(FILE, DAMAGED, within=80),
+    in_order(FILE, rf"{DAMAGED}|incomplete", within=80),
     in_order(DAMAGED, FILE, within=20),
     r"\b(missing tensor|tensors expected but|must be downloaded again|in model file)\b",
     r"\berror loading model (vocabulary|hyperparameters)",
@@ -76,7 +76,8 @@ DAMAGED_FILE = (
 # The server has another one behind it, an engine or a proxied server, that it cannot reach.
 UNREACHABLE = (
     r"\b(?:ECONN(?:REFUSED|RESET|ABORTED)|EHOSTUNREACH|EPIPE)\b|\bsocket hang up\b|\bproxy error\b|\bbad gateway\b"
-    r"|\bconnection (?:error|refused|reset|failure|aborted)\b|\bcould not establish connection\b"
+    r"|\bconnection (?:error|refused|reset|failure|aborted)\b"
+    r"|\b(?:failed|unable|could not|couldn't|cannot|can't)(?: to)? (?:connect|reach|resolve|establish (?:a )?connection)\b"
     r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
 # The engine failed during an answer.
@@ -297,7 +298,8 @@ CODES: dict[str, type[APIError]] = {
 # What went wrong with what, in any words: where neither phrase nor code is known, before status and names decide.
 LENGTH = (
     r"(?:input|prompt|sequence|context|conversation|messages?|request|model|total|token)s?'?s?"
-    r"(?: (?:max\w*|text|tokens?|sequence|ids?|prompt|input|context)){0,2} (?:lengths?|window|size|count|limit)\b"
+    r"(?: (?:max\w*|text|tokens?|sequence|ids?|prompt|input|context)){0,2} (?:lengths?|window)\b"
+    r"|(?:context|token|prompt|input) (?:size|count|limit)\b"
     r"|max(?:imum)?[ _](?:\w+[ _])?(?:length|len)\b|(?:number of )?(?:\w+ )?tokens\b(?! per)"
 )
 EXCEEDED = (

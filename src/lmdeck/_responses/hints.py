@@ -126,8 +126,12 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Increase the budget of the key in the server's key management, or use another key.",
     ),
     (
-        AnyPattern(r"\brequires? (the )?--\w", r"\bstart (it|the server|server) with\b"),
-        "Start the server with the options that the message names, or omit the tools.",
+        AnyPattern(
+            r"(?<![\w-])--[a-z]+(-[a-z]+)+",
+            r"\brequires? (the )?--\w",
+            r"\b(start|launch|run)(ed)? (it |the server |server )?with\b",
+        ),
+        "Start the server with the options that the message names, or leave out the tools and parameters that need them.",
     ),
     (
         AnyPattern(r"failed to (load|decode|process) (the )?(image|audio|video)", r"cannot identify image"),
@@ -337,6 +341,17 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         ),
     ],
     InvalidRequestError: [
+        (
+            AnyPattern(
+                r"^\W*(object object|bad request|unknown error|error|invalid request|something went wrong)\W*$",
+                r"\bwithout a message\W*$",
+            ),
+            "The server does not say what is wrong: look at its log, and compare the request with one that worked.",
+        ),
+        (
+            AnyPattern(r"\bunload\b", r"\bmodels?\b.{0,40}\bpinned\b"),
+            "Unload a model that is not needed, for example with `lmdeck models unload`, then ask again.",
+        ),
         MCP_FAILURE,
         (
             AnyPattern(r"\b(body|payload|entity|request size)\b.{0,40}\b(too large|exceed|limit)"),
