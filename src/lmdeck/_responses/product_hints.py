@@ -23,7 +23,7 @@ PRODUCT_HINTS: dict[type[LMStudioError], str] = {
     ServerUnreachableError: "Start {product}, or set LMDECK_HOST and LMDECK_PORT to its address.",
     TransportError: "Check that {product} is running and reachable.",
     AuthenticationError: "Set LM_API_TOKEN, or pass `api_token=`, to a key that {product} accepts.",
-    EndpointNotFoundError: "{product} does not have this endpoint: use lm.chat(), or update it.",
+    EndpointNotFoundError: "Use lm.chat(), or update {product}: it does not have this endpoint.",
     ModelNotFoundError: "Choose a model from `lmdeck models`.",
     NoModelLoadedError: "Load a model in {product}, or name one that it has: `lmdeck models` lists them.",
     ModelLoadError: "Free memory, choose a smaller model or a smaller context length.",
@@ -39,7 +39,6 @@ def adapt_hint(error: LMStudioError, product: str | None) -> None:
     name = "the server" if product.startswith("an ") else product
     of_class = PRODUCT_HINTS.get(type(error))
     if of_class and (error.hint == error.default_hint or "`lms" in error.hint):
-        hint = of_class.format(product=name)
-        error.hint = hint[0].upper() + hint[1:] if name == "the server" else hint
+        error.hint = of_class.format(product=name)
     else:
         error.hint = error.hint.replace("LM Studio's", f"{name}'s").replace(LM_STUDIO, name)
