@@ -14,7 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, decoded_or_text, is_error_body
+from lmdeck._responses.api_errors import api_error, is_error_body
+from lmdeck._responses.error_bodies import decoded_or_text
 from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.raw_events import RawEvents
