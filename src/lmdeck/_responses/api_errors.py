@@ -140,7 +140,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
 
 
 def _overflow(info: ErrorInfo) -> type[APIError] | None:
-    """Return the error of a prompt that has more tokens than the context, as far as the message has both counts."""
+    """Return the error of a prompt with more tokens than its context, or None."""
     tokens, length = _token_counts(info)
     return ContextLengthError if tokens and length and tokens > length and "token" in info.message else None
 
@@ -199,7 +199,7 @@ def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
 
 
 def _token_counts(info: ErrorInfo) -> tuple[int | None, int | None]:
-    """Return the tokens of the prompt and of the context, as far as the fields or the message have them."""
+    """Return the tokens of prompt and context that fields or message report."""
     message = RETURNED.sub("", info.message)
     limit = _count(CONTEXT_LENGTHS, message)
     rest = message[: limit.start()] + message[limit.end() :] if limit else message

@@ -1,4 +1,4 @@
-"""Error bodies, read to message, type, code and field, however deep and in whatever notation they are written.
+"""The contents of error bodies: message, type, code and field, in all notations.
 
 LM Studio reports an error as a bare string, an object, a JSON array inside a string, in Anthropic's format, or as JSON after a
 sentence (lmstudio-bug-tracker #2182, #2257). Proxies quote the error of their server in a sentence of their own, as JSON, as a
@@ -125,13 +125,13 @@ def _status_of(error: Mapping[str, Any]) -> str | None:
 
 
 def _status_of_name(name: str) -> int | None:
-    """Return the HTTP status that the name of an error means, such as `RateLimitError` or `UNAVAILABLE`, or None."""
+    """Return the HTTP status of an error's name, such as `UNAVAILABLE`, or None."""
     letters = re.sub(r"[^a-z]", "", name.lower())
     return STATUS_NAMES.get(letters.removesuffix("error").removesuffix("exception"))
 
 
 def _embedded(text: str) -> tuple[str, object] | None:
-    """Return a sentence and the error object or list of issues that the text quotes after it, or None."""
+    """Return a sentence and the error or issues quoted after it, or None."""
     for opener in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
         start = opener.start()
         value = _literal(text, start)
@@ -199,7 +199,7 @@ def _first_of(error: Mapping[str, Any], names: tuple[str, ...]) -> object:
 
 
 def _without_message(error: Mapping[str, Any]) -> str:
-    """Return an error object as text if it has other fields than an empty message, else an empty text."""
+    """Return an error object as text, but empty if its message is empty."""
     return (
         "" if any(error.get(name, ...) in ("", None) for name in ("error", *MESSAGE_FIELDS)) else str(dict(error) or "")
     )
@@ -246,7 +246,7 @@ def _issue(issue: object) -> str:
 
 
 def _page_start(text: str) -> int | None:
-    """Return where a web page begins in a text: at its begin, or after one line; None if there is none."""
+    """Return where a web page starts, at the begin or after one line, or None."""
     found = _PAGE.search(text[:TEXT_CHARS])
     return found.start() if found and "\n" not in text[: found.start()].strip() else None
 

@@ -54,7 +54,7 @@ def in_order(*words: str, within: int = 40) -> str:
 
 
 def about(subject: str, event: str, within: int = 40) -> str:
-    """Return an expression for a subject and what happened to it, in either order in one sentence."""
+    """Return an expression for a subject and an event, in either order in one sentence."""
     return f"{in_order(subject, event, within=within)}|{in_order(event, subject, within=within)}"
 
 
