@@ -60,7 +60,7 @@ class Exchange:
             MalformedStreamError: The body has a content coding that was not decoded.
         """
         call.peer.read_headers(response.headers)
-        if response.status >= 300:
+        if not 200 <= response.status < 300:
             return None
         if response.undecoded:
             raise MalformedStreamError(

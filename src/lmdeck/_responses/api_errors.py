@@ -160,7 +160,7 @@ def _kind_of_status(info: ErrorInfo, status: int) -> type[APIError]:
         return ServerError
     if status >= 400 or info.type in {"invalid_request", "invalid_request_error"} or VALIDATION.search(info.message):
         return InvalidRequestError
-    return APIError if status >= 300 else ServerError
+    return ServerError if 200 <= status < 300 else APIError
 
 
 def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:

@@ -105,6 +105,9 @@ def codings_left(encoding: str, decoded: Collection[str]) -> str:
     return ", ".join(coding for coding in codings if coding and coding != "identity" and coding not in decoded)
 
 
+MAX_LINE_BYTES = 65536  # of a line in the head of an answer
+MAX_HEADERS = 128
+FIRST_FINAL_STATUS = 200  # below it, an interim answer precedes the answer (RFC 9110, section 15.2)
 DRAIN_SECONDS = 0.2  # how long the framing of an answer may take to end after its last event
 
 

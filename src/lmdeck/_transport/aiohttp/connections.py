@@ -22,12 +22,11 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from lmdeck._forking import disown
-from lmdeck._transport import CheckAddress
+from lmdeck._transport import FIRST_FINAL_STATUS, MAX_HEADERS, MAX_LINE_BYTES, CheckAddress
 from lmdeck._transport._names import look_up_async
 
 IDLE_SECONDS = 4.0
 READ_BUFFER = 1 << 18
-FIRST_FINAL_STATUS = 200
 _BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
@@ -43,7 +42,13 @@ async def keep_session(
         socket_factory=None if check_address is None else partial(_checked_socket, check_address),
     )
     async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, read_bufsize=READ_BUFFER
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        read_bufsize=READ_BUFFER,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        max_headers=MAX_HEADERS,
     ) as session:
         # aiohttp would silently repeat a GET or PUT; its own test client turns that off in the same way.
         session._retry_connection = False  # noqa: SLF001  # there is no public switch

@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 from urllib3 import HTTPHeaderDict
 
 from lmdeck._forking import disown
+from lmdeck._transport import FIRST_FINAL_STATUS, MAX_HEADERS, MAX_LINE_BYTES
 from lmdeck._transport.chunked import ChunkedDecoder
 
 SWITCHING_PROTOCOLS = 101
 MAX_INTERIM_ANSWERS = 100
-MAX_LENGTH_DIGITS = 20
-MAX_LINE_BYTES = 65536
-MAX_LINES = 100
 READ_BYTES = 1 << 17
+_is_status_line = re.compile(r"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?: ([^\0\r\n]*))?\r?\n").fullmatch
+_is_length = re.compile(r"[0-9]{1,19}").fullmatch
 _is_field = re.compile(r"(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+):|(?=[ \t]))([^\0\r\n]*)\r?\n").fullmatch
 
 
@@ -115,9 +115,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         seconds = self.reads.sock.gettimeout()
         self.reads.by = None if seconds is None else time.monotonic() + seconds
         version, self.status, reason = self._read_status()
-        if not version.startswith(("HTTP/1.", "HTTP/0.9")):
-            raise http.client.UnknownProtocol(version)
-        self.version = 10 if version in {"HTTP/1.0", "HTTP/0.9"} else 11
+        self.version = 10 if version == "HTTP/1.0" else 11
         self.code, self.reason = self.status, reason.strip()
         self.fields = self.headers = self.msg = read_fields(self.fp)  # type: ignore[assignment]  # has what is used
         self.reads.by = None
@@ -126,26 +124,46 @@ class BulkHTTPResponse(http.client.HTTPResponse):
     def _frame(self) -> None:
         """Determine where the body ends (RFC 9112, section 6.3).
 
-        The first of repeated fields counts.
+        Raises:
+            http.client.HTTPException: The head does not tell, or tells it in two ways.
         """
-        coding = self.fields.getlist("transfer-encoding", ("",))[0]
-        length = self.fields.getlist("content-length", ("",))[0]
-        self.chunked = coding.lower() == "chunked"
+        codings = [coding for coding in self._listed("transfer-encoding") if coding.lower() != "identity"]
+        lengths = set(self._listed("content-length"))
+        if [coding.lower() for coding in codings] not in ([], ["chunked"]):
+            raise http.client.HTTPException("the transfer coding is unknown")
+        if len(lengths) > 1 or not all(map(_is_length, lengths)):
+            raise http.client.HTTPException("the length is ambiguous or no number")
+        self.chunked = bool(codings)
         self._decoder = ChunkedDecoder() if self.chunked else None
-        is_counted = length.isdecimal() and length.isascii() and len(length) < MAX_LENGTH_DIGITS and not self.chunked
-        self.length = int(length) if is_counted else None
+        self.length = int(lengths.pop()) if lengths and not self.chunked else None
         if self.status in {SWITCHING_PROTOCOLS, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
             self.length = 0
         self.will_close = self._check_close() or (not self.chunked and self.length is None)  # type: ignore[attr-defined]
 
+    def _listed(self, name: str) -> list[str]:
+        """Return the values of a header, which may be repeated or a list."""
+        return [value.strip(" \t") for line in self.fields.getlist(name, ()) for value in line.split(",")]
+
     def _read_status(self) -> tuple[str, int, str]:
         """Return the status line of the answer, skipping interim answers (RFC 9110, 15.2)."""
         for _ in range(MAX_INTERIM_ANSWERS):
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
-            if status == SWITCHING_PROTOCOLS or not 100 <= status <= 199:
+            version, status, reason = self._read_status_line()
+            if status == SWITCHING_PROTOCOLS or status >= FIRST_FINAL_STATUS:
                 return version, status, reason
             read_fields(self.fp)
         raise http.client.HTTPException(f"more than {MAX_INTERIM_ANSWERS} interim answers")
+
+    def _read_status_line(self) -> tuple[str, int, str]:
+        """Return version, status and reason (RFC 9112, section 4)."""
+        line = self.fp.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            raise http.client.RemoteDisconnected("the server closed the connection without an answer")
+        if line.startswith(b"HTTP/1.") and not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
+            raise http.client.IncompleteRead(line)
+        found = _is_status_line(line.decode("latin-1"))
+        if not found:
+            raise http.client.BadStatusLine(line.decode("latin-1"))
+        return found[1], int(found[2]), found[3] or ""
 
     def read1(self, n: int = -1) -> bytes:
         """Return the bytes that have arrived, at least one; `b""` at the end of the body."""
@@ -171,7 +189,7 @@ def read_fields(file: BinaryIO) -> HTTPHeaderDict:
         http.client.HTTPException: A line is invalid or too long, there are too many, or the connection ended.
     """
     fields: list[tuple[str, str]] = []
-    for _ in range(MAX_LINES):
+    for _ in range(MAX_HEADERS + 1):
         line = file.readline(MAX_LINE_BYTES + 1)
         if line in (b"\r\n", b"\n"):
             return HTTPHeaderDict(fields)
@@ -187,4 +205,4 @@ def read_fields(file: BinaryIO) -> HTTPHeaderDict:
             name, first = fields.pop()
             value = f"{first} {value.lstrip()}"
         fields.append((name, value.strip(" \t")))
-    raise http.client.HTTPException(f"the head has more than {MAX_LINES} lines")
+    raise http.client.HTTPException(f"the head has more than {MAX_HEADERS} lines")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from urllib3.exceptions import (
     ConnectTimeoutError,
     DecodeError,
+    InvalidHeader,
     LocationValueError,
     NewConnectionError,
     ProtocolError,
@@ -85,7 +86,7 @@ TRANSLATIONS: list[Translation] = [
     (ChunkedError, lambda cause: MalformedStreamError(f"The server's answer is not valid HTTP: {cause}.")),
     (DecodeError, lambda _: MalformedStreamError("The server's answer is not valid HTTP: its compression is invalid.")),
     (
-        http.client.HTTPException,
+        (http.client.HTTPException, InvalidHeader),
         lambda _: MalformedStreamError("The server's answer is not valid HTTP: its head is invalid."),
     ),
     # Errors while connecting are `NewConnectionError`s, so any other error of the socket broke a connection.
