@@ -288,17 +288,30 @@ def test_nothing_listens(way: Way) -> None:
     assert "lms server start" in error.hint
 
 
-def test_a_name_that_is_no_host(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("result", "expected", "words"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), ServerUnreachableError, "not known"),
+        ([], ServerUnreachableError, "no address"),
+        (UnicodeError("label too long"), ConfigurationError, "address is invalid"),
+    ],
+    ids=["unknown", "without an address", "no name"],
+)
+def test_a_name_that_is_no_host(
+    way: Way, result: Any, expected: Expected, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A name that does not resolve is a server that cannot be reached; the look-up is played, so no network is asked."""
 
-    def unknown(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    def played(*_: object, **__: object) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", played)
     error = way.fail("http://nowhere.invalid:1234")
-    assert isinstance(error, ServerUnreachableError)
-    assert "nowhere.invalid" in error.message
-    assert "not known" in error.message
+    assert isinstance(error, expected)
+    assert words in error.message
+    assert "nowhere.invalid" in error.message or expected is ConfigurationError
 
 
 def test_a_full_queue_is_a_connect_timeout(way: Way) -> None:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from asking import Way, lm
-from lmdeck import LMStudioError, MalformedStreamError
-from loopback import CLOSE, Loopback, completion
+from lmdeck import APIError, LMStudioError, MalformedStreamError
+from loopback import CLOSE, Loopback, chunk, completion, head
 
 BODY = json.dumps(completion("Hello.")).encode()
 LENGTH = b"Content-Length: %d" % len(BODY)
@@ -28,6 +28,8 @@ ALLOWED: dict[str, list[bytes]] = {
     "keep-alive": [JSON, b"Connection: keep-alive", b"Keep-Alive: timeout=5", LENGTH],
     "close": [JSON, b"Connection: close", LENGTH],
     "chunked": [JSON, b"Transfer-Encoding: Chunked"],
+    "long": [JSON, b"X-Filler: " + b"y" * 30_000, LENGTH],
+    "a hundred and twenty": [JSON, *[b"X-Filler: yes"] * 118, LENGTH],
 }
 REFUSED: dict[str, list[bytes]] = {
     "no colon": [JSON, b"this is no header", LENGTH],
@@ -36,14 +38,32 @@ REFUSED: dict[str, list[bytes]] = {
     "NUL": [JSON, b"X-Header: a\0b", LENGTH],
     "too many": [JSON, *[b"X-Filler: yes"] * 20_000, LENGTH],
     "too long": [JSON, b"X-Filler: " + b"y" * 100_000, LENGTH],
+    "lengths that differ": [JSON, LENGTH, b"Content-Length: 3"],
+    "no length": [JSON, b"Content-Length: many"],
+    "empty length": [JSON, b"Content-Length:"],
+    "negative length": [JSON, b"Content-Length: -5"],
+    "hexadecimal length": [JSON, b"Content-Length: 0x10"],
+    "length of 6,000 digits": [JSON, b"Content-Length: " + b"9" * 6000],
 }
+ALLOWED_STATUS = ["HTTP/1.1 200", "HTTP/1.1 200 ", "HTTP/1.1 201 Ja, gut! \u00a9", "HTTP/1.0 200 OK"]
+REFUSED_STATUS = [
+    "HTTP/1.1 200\tOK", "HTTP/2 200 OK", "HTTP/1 200 OK", "ICY 200 OK", "HTTP/1.1 2OO OK", "HTTP/1.1 20 OK", " HTTP/1.1 200",
+]  # fmt: skip
+    "HTTP/1.1 200\tOK",
+    "HTTP/2 200 OK",
+    "HTTP/1 200 OK",
+    "ICY 200 OK",
+    "HTTP/1.1 2OO OK",
+    "HTTP/1.1 20 OK",
+    " HTTP/1.1 200",
+]
 
 
-def answer(lines: list[bytes], end: bytes = b"\r\n") -> bytes:
+def answer(lines: list[bytes], end: bytes = b"\r\n", status: str = "HTTP/1.1 200 OK") -> bytes:
     """An answer with this head; its body is chunked where the head says so."""
     is_chunked = any(line.lower().startswith(b"transfer-encoding") for line in lines)
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY) if is_chunked else BODY
-    return end.join([b"HTTP/1.1 200 OK", *lines, b"", b""]) + body
+    return end.join([status.encode("latin-1"), *lines, b"", b""]) + body
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -51,6 +71,33 @@ def test_an_allowed_head_is_read(way: Way, name: str) -> None:
     """The answer is right, and read to its end although the connection stays open."""
     with Loopback([answer(ALLOWED[name])]) as server:
         assert way.ask(server.url).content == "Hello."
+
+
+@pytest.mark.parametrize("status", ALLOWED_STATUS)
+def test_an_allowed_status_line_is_read(way: Way, status: str) -> None:
+    """RFC 9112, section 4: a reason may be missing, and may have any characters of Latin-1."""
+    with Loopback([answer([JSON, LENGTH], status=status)]) as server:
+        assert way.ask(server.url).content == "Hello."
+
+
+@pytest.mark.parametrize("status", REFUSED_STATUS)
+def test_a_broken_status_line_is_an_error(way: Way, status: str) -> None:
+    with Loopback([answer([JSON, LENGTH], status=status), CLOSE]) as server:
+        assert isinstance(way.fail(server.url), MalformedStreamError)
+
+
+def test_a_head_with_bare_returns_swallows_no_event(way: Way) -> None:
+    """Read as one status line, it would reach to the first end of a line of the body."""
+    lines = answer([b"Content-Type: text/event-stream"], end=b"\r").removesuffix(BODY)
+    with Loopback([lines + chunk("Hel") + chunk("lo.") + chunk(finish="stop"), CLOSE]) as server:
+        assert isinstance(way.fail(server.url), MalformedStreamError)
+
+
+def test_a_change_of_protocol_is_no_answer(way: Way) -> None:
+    with Loopback([head(101, upgrade="websocket", connection="Upgrade"), CLOSE]) as server:
+        error = way.fail(server.url)
+    assert isinstance(error, APIError)
+    assert error.status == 101
 
 
 @pytest.mark.parametrize(("field", "connections"), [(b"Connection: keep-alive", 1), (b"Connection: close", 2)])
@@ -77,10 +124,7 @@ def test_a_broken_head_is_an_error(way: Way, name: str) -> None:
         [JSON, b"X-Folded: a", b" b", b"\tc", LENGTH],
         [JSON, b" folded onto it", LENGTH],
         [JSON, LENGTH, LENGTH],
-        [JSON, LENGTH, b"Content-Length: 3"],
-        [JSON, b"Content-Length: -5"],
-        [JSON, b"Content-Length: 0x10"],
-        [JSON, b"Content-Length: " + b"9" * 6000],
+        [JSON, LENGTH.replace(b": ", b": +")],
         [JSON, LENGTH, b"Transfer-Encoding: chunked"],
         [JSON, b"X-Header: a\rX-Other: b", LENGTH],
         [b" begins folded", JSON, LENGTH],

@@ -27,7 +27,7 @@ def look_up(host: str, port: int, seconds: float | None) -> Sequence[AddressInfo
 
     Raises:
         TimeoutError: The look-up took longer than `seconds`.
-        OSError: The name is unknown.
+        OSError: The name is unknown, or has no address.
     """
     if _is_local(host):
         return socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)  # a `str` would load the codec of IDNA
@@ -48,7 +48,7 @@ async def look_up_async(host: str, port: int) -> Sequence[AddressInfo]:
     A cancelled look-up continues in its thread, for which no event loop waits.
 
     Raises:
-        OSError: The name is unknown.
+        OSError: The name is unknown, or has no address.
     """
     import asyncio  # imported late: the sync transport does not need it
 
@@ -85,7 +85,8 @@ def _is_local(host: str) -> bool:
 def _start(host: str, port: int, report: Callable[[LookUpResult], object]) -> None:
     def work() -> None:
         try:
-            report(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            report(addresses or socket.gaierror(socket.EAI_NONAME, "the name has no address"))
         except Exception as error:  # raised in the thread or task that waits
             report(error)
 

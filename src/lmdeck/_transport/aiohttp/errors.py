@@ -78,7 +78,7 @@ QUOTED = re.compile(r"\bb'([^'\n]*)'")
 Translation = tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Exception, str], LMStudioError]]
 TRANSLATIONS: list[Translation] = [
     (
-        aiohttp.InvalidURL,
+        (aiohttp.InvalidURL, UnicodeError),  # a label of the name is empty or too long
         lambda *_: ConfigurationError("The server's address is invalid.", hint="Check `base_url` or `host`."),
     ),
     ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), _proxy_failed),
