@@ -23,9 +23,9 @@ WORKERS = 2 * (os.cpu_count() or 1)
 # The reading of answers: its own tests run every line and every branch of it.
 CORE = [
     "lmdeck._parsing",
+    "lmdeck._responses.figures",
     "lmdeck._responses.logprobs",
     "lmdeck._responses.model_names",
-    "lmdeck._responses.usage",
     "lmdeck._streaming",
 ]
 CORE_TESTS = ["tests/dialects", "tests/laws", "tests/parsing", "tests/streaming"]

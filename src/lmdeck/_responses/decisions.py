@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lmdeck._requests.decisions import CheckedQuestion
 from lmdeck._responses.embeddings import read_usage
-from lmdeck._responses.usage import with_openai_names
+from lmdeck._responses.figures import with_openai_names
 from lmdeck.decisions import DecisionAnswer, Decisions
 from lmdeck.errors import MalformedStreamError, describe
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._responses.figures import flatten_usage, stats_of_timings, with_draft_tokens
 from lmdeck._responses.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._responses.model_names import is_same_model
-from lmdeck._responses.usage import flatten_usage, stats_of_timings, with_draft_tokens
 from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
 from lmdeck.messages import Problem
 from lmdeck.outputs import Completion

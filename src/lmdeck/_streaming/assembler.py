@@ -18,9 +18,9 @@ from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.text_buffer import TextBuffer
+from lmdeck._responses.figures import Figures
 from lmdeck._responses.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._responses.model_names import is_same_model
-from lmdeck._streaming.figures import Figures
 from lmdeck._streaming.mixed_calls import MixedCalls
 from lmdeck._streaming.tool_call_slots import NATIVE, ToolCallSlots
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text

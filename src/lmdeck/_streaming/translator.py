@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from lmdeck._responses.usage import with_openai_names
+from lmdeck._responses.figures import with_openai_names
 from lmdeck._streaming.wire_chunks import Choice, Delta, FunctionDelta, ToolDelta, WireCompletion
 from lmdeck.messages import ServerCall
 from lmdeck.native_events import ServerEvent, StreamEvent
