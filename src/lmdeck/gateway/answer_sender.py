@@ -12,22 +12,12 @@ from typing import TYPE_CHECKING
 from lmdeck._streaming.sse import encode_comment
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.http import raw_headers
+from lmdeck.server.scope_keys import ABORT, WRITE
 
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
-__all__ = ["ABORT", "ON_LOST", "WRITE", "AnswerSender"]
-
-ABORT = "lmdeck.abort"
-"""The scope's key of a function that aborts the connection; only the gateway's own server sets it."""
-ON_LOST = "lmdeck.on_lost"
-"""The scope's key of a list of functions to call when the connection is lost; set by the gateway's own server."""
-
-WRITE = "lmdeck.write"
-"""The scope's key of a function that writes a part of a chunked body and returns whether the client keeps up.
-
-Only the gateway's own server sets it.
-"""
+__all__ = ["AnswerSender"]
 
 _HEARTBEAT = encode_comment()
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -18,7 +18,7 @@ from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import InvalidRequestError, LMStudioError, ServerError
 from lmdeck.gateway.admission import CLIENT_GONE, Admission, AdmissionRefused, OpenAdmission, Principal, RequestOutcome
 from lmdeck.gateway.answer_cache import CachedAnswers, open_cache
-from lmdeck.gateway.answer_sender import ON_LOST, AnswerSender
+from lmdeck.gateway.answer_sender import AnswerSender
 from lmdeck.gateway.batch.endpoints import batch_routes
 from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.config import Config
@@ -45,6 +45,7 @@ from lmdeck.gateway.relayed_request import RelayedRequest
 from lmdeck.gateway.request_handlers import GatewayRequest, Handler, HandlerFactory
 from lmdeck.gateway.request_history import Bucket
 from lmdeck.relay import Kind, RelayRequest, Route, route_of
+from lmdeck.server.scope_keys import ON_LOST
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -16,14 +16,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
-import uvicorn
-
 from lmdeck._version import __version__
 from lmdeck.gateway.app import Gateway
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hub import Hub
-from lmdeck.gateway.protocol import protocol_with
 from lmdeck.gateway.remote import RemoteHub
+from lmdeck.server.protocol import RequestLimits, protocol_with
+from lmdeck.server.serve import Server
 
 __all__ = ["serve", "serve_worker"]
 
@@ -32,8 +31,8 @@ POLL_SECONDS = 0.05
 _log = logging.getLogger("lmdeck.gateway")
 
 
-class _GatewayServer(uvicorn.Server):
-    """uvicorn with a shutdown that lets open requests end within a limit.
+class _GatewayServer(Server):
+    """A server with a shutdown that lets open requests end within a limit.
 
     The others then end with an error.
     """
@@ -44,34 +43,29 @@ class _GatewayServer(uvicorn.Server):
         on_ready: Callable[[], object] | None = None,
         on_hangup: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        settings = gateway.config.server
+        limits = gateway.config.limits
+        protocol = protocol_with(
+            RequestLimits(limits.header_bytes, limits.header_seconds, limits.connections, section="limits"),
+            joins_writes=False,
+        )
         super().__init__(
-            uvicorn.Config(
-                gateway,
-                http=protocol_with(gateway.config.limits),
-                loop="auto",
-                ws="none",
-                lifespan="on",
-                access_log=False,
-                log_config=None,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=gateway.config.limits.idle_seconds,  # type: ignore[arg-type]  # it may be a fraction
-                headers=[("Server", f"lmdeck-gateway/{__version__}")],
-            )
+            gateway,
+            protocol,
+            on_ready,
+            lifespan=True,
+            headers=[("Server", f"lmdeck-gateway/{__version__}")],
+            idle_seconds=limits.idle_seconds,
+            loop="auto",
         )
         self._gateway = gateway
-        self._on_ready = on_ready
         self._on_hangup = on_hangup
         self._reloads: deque[asyncio.Task[None]] = deque(maxlen=10)
-        self._shutdown_seconds = settings.shutdown_seconds
+        self._shutdown_seconds = gateway.config.server.shutdown_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         with suppress(NotImplementedError, ValueError, RuntimeError, AttributeError):  # not on Windows, nor in a thread
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         await super().startup(sockets)
-        if self._on_ready is not None:
-            self._on_ready()
 
     def _hang_up(self) -> None:
         if self._on_hangup is not None:
@@ -80,8 +74,7 @@ class _GatewayServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, wait for open requests, and end those that take too long."""
         self._gateway.drain()
-        for server in self.servers:
-            server.close()
+        await self.stop_listening()
         for listener in sockets or ():
             listener.close()
         for connection in list(self.server_state.connections):

@@ -11,13 +11,13 @@ import socket
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lmdeck._version import __version__
 from lmdeck.errors import LMStudioError
+from lmdeck.server.joined_writes import JoinedWrites
 from lmdeck.server.sockets import base_url, listen
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 OWN_HEADERS = (("Server", f"lmdeck/{__version__}"),)
-JOINED_BYTES = 1 << 16
 TICK_SECONDS = 0.1
 SIGNAL_CHECK_SECONDS = 0.5  # on Windows, Ctrl-C does not interrupt a wait without a time limit
 IDLE_SECONDS = 60
@@ -41,100 +40,42 @@ SHUTDOWN_SECONDS = 5
 """How long open requests may take at shutdown to notice that their connection is closed."""
 
 
-class JoinedWrites(asyncio.Transport):
-    """A connection that sends everything written in one turn of the event loop at once.
+def _protocol() -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol on httptools, with limits; on h11 if httptools is not installed."""
+    try:
+        from lmdeck.server.protocol import RequestLimits, protocol_with
+    except ModuleNotFoundError as error:
+        if error.name != "httptools":
+            raise
+        from lmdeck.server.h11_protocol import JoinedH11Protocol
 
-    A system call costs more than the work for a whole event, and an HTTP server writes the head and the body separately.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__()
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._waiting: list[bytes | bytearray | memoryview] = []
-        self._size = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send the data at the end of this turn, or at once if much of it waits."""
-        if not self._size:
-            self._loop.call_soon(self.flush)
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._size >= JOINED_BYTES:
-            self.flush()
-
-    def flush(self, keep: int = 0) -> None:
-        """Send the waiting bytes except the last `keep`, so that later writes are sent separately.
-
-        Bytes for a closed connection are discarded.
-        """
-        if self._size > keep:
-            data = b"".join(self._waiting)
-            end = len(data) - keep
-            self._waiting, self._size = [data[end:]] if keep else [], keep
-            if not self._transport.is_closing():
-                self._transport.write(data[:end])
-
-    def close(self) -> None:
-        """Close the connection after everything has been sent."""
-        self.flush()
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.flush()
-        self._transport.abort()
-
-    def is_closing(self) -> bool:
-        """Whether the connection is closing or closed."""
-        return self._transport.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return a fact about the connection."""
-        return self._transport.get_extra_info(name, default)
-
-    def pause_reading(self) -> None:
-        """Stop reading."""
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read again."""
-        self._transport.resume_reading()
-
-    def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that are not sent yet."""
-        return self._size + self._transport.get_write_buffer_size()
+        return JoinedH11Protocol
+    return protocol_with(RequestLimits(), joins_writes=True)
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's protocol over joined writes.
+class Server(uvicorn.Server):
+    """uvicorn with the settings of this package's servers.
 
-    It uses h11, so that it behaves alike whatever else is installed.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(JoinedWrites(transport))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn with an immediate shutdown.
-
-    Open requests lose their connection, which stops their generation.
+    `on_ready` is called once connections are accepted. With `lifespan`, the application gets ASGI lifespan events. `headers`
+    are sent with every response. `idle_seconds` is the time after which an idle connection is closed.
     """
 
     def __init__(
         self,
         app: ASGIApp,
+        protocol: type[asyncio.Protocol],
         on_ready: Callable[[], object] | None = None,
         *,
         lifespan: bool = False,
         headers: Sequence[tuple[str, str]] = OWN_HEADERS,
+        idle_seconds: float = IDLE_SECONDS,
+        loop: Literal["asyncio", "auto"] = "asyncio",
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Protocol,
-                loop="asyncio",
+                http=protocol,
+                loop=loop,
                 access_log=False,
                 log_level="warning",
                 log_config=None,
@@ -143,15 +84,14 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 headers=list(headers),
-                timeout_keep_alive=IDLE_SECONDS,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_keep_alive=idle_seconds,  # type: ignore[arg-type]  # it may be a fraction
             )
         )
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept connections."""
         self.loop = asyncio.get_running_loop()
-        self._end_requested = asyncio.Event()
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
@@ -170,6 +110,17 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0)
         for server in self.servers:
             server.close()
+
+
+class _ImmediateServer(Server):
+    """A server with an immediate shutdown.
+
+    Open requests lose their connection, which stops their generation.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_requested = asyncio.Event()
+        await super().startup(sockets)
 
     async def listen_again(self, listener: socket.socket) -> None:
         """Accept connections on another socket."""
@@ -218,7 +169,7 @@ def run(app: ASGIApp, listener: socket.socket, on_ready: Callable[[str], object]
     `on_ready` is called with the base URL once connections are accepted.
     """
     url = base_url(listener)
-    server = _Server(app, None if on_ready is None else lambda: on_ready(url))
+    server = _ImmediateServer(app, _protocol(), None if on_ready is None else lambda: on_ready(url))
     with suppress(KeyboardInterrupt):  # uvicorn has shut down cleanly and raises the signal again
         server.run(sockets=[listener])
 
@@ -256,7 +207,7 @@ class BackgroundServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_close = on_close
         self._ready = threading.Event()
-        self._server = _Server(app, self._ready.set, lifespan=lifespan, headers=headers)
+        self._server = _ImmediateServer(app, _protocol(), self._ready.set, lifespan=lifespan, headers=headers)
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="lmdeck-server", daemon=True)
         self._thread.start()
         self._ready.wait()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lmdeck._client.clients import AsyncLMStudio, LMStudio
     from lmdeck.config import ClientSettings
-    from lmdeck.server.serve import JoinedWrites
+    from lmdeck.server.joined_writes import JoinedWrites
     from lmdeck.testing.received_requests import SentRequest
     from lmdeck.testing.scripting import Scripted
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from lmdeck.server.serve import JoinedWrites
+    from lmdeck.server.joined_writes import JoinedWrites
     from lmdeck.testing.fake_connection import PlannedResponse
     from lmdeck.testing.scripting import Script
 

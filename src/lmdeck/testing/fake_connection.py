@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Send
 
-    from lmdeck.server.serve import JoinedWrites
+    from lmdeck.server.joined_writes import JoinedWrites
 
 Headers = list[tuple[bytes, bytes]]
 _CUT_CHANCE = 0.25
