@@ -15,11 +15,12 @@ from typing import Any
 
 from loopback import CLOSE, HANG, RESET, Step, head, http_chunks
 
-__all__ = ["EITHER", "ERROR", "FAULTS", "RIGHT", "Fault", "Whole"]
+__all__ = ["EITHER", "ERROR", "FAULTS", "GROUPS", "RIGHT", "TOKEN", "TWINS", "Fault", "Whole"]
 
 RIGHT, ERROR, EITHER = "right", "error", "either"
 SHORT = {"timeout": 0.3, "first_token_timeout": 0.4}
 SILENT = {"total_timeout": 0.5}
+TOKEN = "sk-lm-secret-of-the-matrix"
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,17 @@ class Whole:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: what it sends, how the operation must end, and the limits that it needs."""
+    """A fault: what it sends, how the operation must end, and the limits that it needs.
+
+    With `first`, only so many requests are answered so, and the following ones rightly. With `is_slow_look_up`, it is the name
+    server that does not answer.
+    """
 
     steps: Callable[[Whole], list[Step]]
     verdict: str
     limits: dict[str, Any] = field(default_factory=dict)
+    first: int | None = None
+    is_slow_look_up: bool = False
 
 
 def refusal(
@@ -83,6 +90,38 @@ def events_then(event: bytes) -> Callable[[Whole], list[Step]]:
     return steps
 
 
+def in_two_writes(fault: Callable[[Whole], list[Step]]) -> Callable[[Whole], list[Step]]:
+    """Return a fault that sends the same bytes, but its last event apart from what precedes it."""
+
+    def steps(whole: Whole) -> list[Step]:
+        [sent] = fault(whole)
+        assert isinstance(sent, bytes)
+        before = sent.rstrip().rfind(b"\n\n") + 2
+        return [sent[:before], 0.02, sent[before:]]
+
+    return steps
+
+
+def events_as(change: Callable[[bytes], bytes]) -> Callable[[Whole], list[Step]]:
+    """Return a fault that writes the events of a stream in another way; other answers are right."""
+
+    def steps(whole: Whole) -> list[Step]:
+        return [whole.chunked(), http_chunks(change(whole.body) if whole.is_stream else whole.body)]
+
+    return steps
+
+
+def after_the_end(*more: Step) -> Callable[[Whole], list[Step]]:
+    """Return a fault that follows the last event of a stream, which is then left open; other answers are right."""
+
+    def steps(whole: Whole) -> list[Step]:
+        if not whole.is_stream:
+            return [whole.head + whole.body]
+        return [whole.chunked(), http_chunks(whole.body, last=False), *more, HANG]
+
+    return steps
+
+
 def coded(coding: str, pack: Callable[[bytes], bytes]) -> Callable[[Whole], list[Step]]:
     """Return a fault that codes the body, asked or not."""
 
@@ -96,11 +135,15 @@ def coded(coding: str, pack: Callable[[bytes], bytes]) -> Callable[[Whole], list
 PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1>nginx</body></html>"
 ENGINE = 'Engine protocol predict request returned 503: {"error": {"code": 503, "message": "Loading model"}}'
 EXITED = "Engine protocol runtime llama-server for m exited before becoming healthy. exitCode=1, signal=null"
+ENGINE_CODE = (
+    'Engine protocol predict request returned an error: {"code":500,"message":"decode: failed to decode, ret = -3"}'
+)
+LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+BATCH = "input is too large to process. increase the physical batch size"
 UNKNOWN_EVENT = b'event: error\ndata: {"error": {"message": "something broke that nobody has a name for"}}\n\n'
 EXTRA = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
-FAULTS: dict[str, Fault] = {
-    # --- harmless: the answer is still right
+HARMLESS: dict[str, Fault] = {
     "whole": Fault(lambda w: [w.head + w.body], RIGHT),
     "byte by byte": Fault(lambda w: [w.head, *(w.body[at : at + 7] for at in range(0, len(w.body), 7))], RIGHT),
     "chunked": Fault(lambda w: [w.chunked(), http_chunks(w.half, w.body[len(w.half) :])], RIGHT),
@@ -122,6 +165,19 @@ FAULTS: dict[str, Fault] = {
     "gzip": Fault(coded("gzip", gzip.compress), RIGHT),
     "deflate": Fault(coded("deflate", zlib.compress), RIGHT),
     "identity": Fault(coded("identity", bytes), RIGHT),
+    "201": Fault(lambda w: [w.head.replace(b"200", b"201") + w.body], RIGHT),
+    "no reason": Fault(lambda w: [w.head.replace(b" Said", b"") + w.body], RIGHT),
+    "long header": Fault(lambda w: [w.head[:-2] + b"X-Filler: " + b"y" * 30_000 + b"\r\n\r\n" + w.body], RIGHT),
+    "upgrade offered": Fault(lambda w: [w.head[:-2] + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + w.body], RIGHT),
+    "odd case": Fault(lambda w: [w.head.swapcase().replace(b"http/1.1", b"HTTP/1.1") + w.body], RIGHT),
+    "CRLF in events": Fault(events_as(lambda body: body.replace(b"\n", b"\r\n")), RIGHT),
+    "CR in events": Fault(events_as(lambda body: body.replace(b"\n", b"\r")), RIGHT),
+    "comments, ids": Fault(events_as(lambda body: b": hi\nretry: 9\n\n" + body.replace(b"data:", b"id: 1\n:\ndata:")), RIGHT),
+    "byte order mark": Fault(events_as(lambda body: b"\xef\xbb\xbf" + body), RIGHT),
+    "heartbeats": Fault(lambda w: [w.chunked(), *[http_chunks(b" \n", last=False), 0.01] * 5, http_chunks(w.body)], RIGHT),
+    "never closed": Fault(after_the_end(), RIGHT),
+    "pings after the end": Fault(after_the_end(*[0.01, http_chunks(b": ping\n\n", last=False)] * 20), RIGHT),
+    "503 loading, then right": Fault(refusal(503, LOADING), RIGHT, first=2),
     "close after": Fault(lambda w: [w.head + w.body, CLOSE], RIGHT),
     "late end": Fault(lambda w: [w.chunked(), http_chunks(w.body, last=False), 0.05, b"0\r\n\r\n"], RIGHT),
     "extra answer": Fault(lambda w: [w.head + w.body, EXTRA], RIGHT),
@@ -133,7 +189,8 @@ FAULTS: dict[str, Fault] = {
     "blank lines first": Fault(lambda w: [b"\r\n" + w.head + w.body], EITHER),
     "bare newlines": Fault(lambda w: [w.head.replace(b"\r\n", b"\n") + w.body], EITHER),
     "reset after": Fault(lambda w: [w.head + w.body, 0.05, RESET], EITHER),
-    # --- cut, silent, slow
+}  # fmt: skip
+CUT_OR_SILENT: dict[str, Fault] = {
     "no answer": Fault(lambda _: [CLOSE], ERROR),
     "reset": Fault(lambda _: [RESET], ERROR),
     "half a head": Fault(lambda w: [w.head[:25], CLOSE], ERROR),
@@ -148,26 +205,33 @@ FAULTS: dict[str, Fault] = {
     "silent": Fault(lambda _: [HANG], ERROR, SHORT),
     "silent after head": Fault(lambda w: [w.head, HANG], ERROR, SHORT),
     "silent half-way": Fault(lambda w: [w.head + w.half, HANG], ERROR, SHORT),
+    "slow look-up": Fault(lambda _: [HANG], ERROR, {"connect_timeout": 0.3}, is_slow_look_up=True),
     "dripping head": Fault(lambda w: [b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n", 0.05] * 40], ERROR, SILENT),
     "dripping body": Fault(lambda w: [head(200, content_type=w.kind, content_length=10**6), *[b" ", 0.05] * 40], ERROR, SILENT),
-    # --- not HTTP
+}  # fmt: skip
+NOT_HTTP: dict[str, Fault] = {
     "ssh": Fault(lambda _: [b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE], ERROR),
     "binary": Fault(lambda _: [bytes(range(128, 256)) + b"\r\n\r\n", CLOSE], ERROR),
     "bad status": Fault(lambda w: [w.head.replace(b"200", b"2xx") + w.body, CLOSE], ERROR),
+    "bare returns": Fault(lambda w: [w.head.replace(b"\r\n", b"\r") + w.body, CLOSE], ERROR),
+    "no length": Fault(lambda w: [w.head.replace(b"length: ", b"length: x") + w.body, CLOSE], ERROR),
+    "unknown framing": Fault(lambda w: [w.head[:-2] + b"Transfer-Encoding: xyz\r\n\r\n" + w.body, CLOSE], ERROR),
     "bad chunk size": Fault(lambda w: [w.chunked(), b"xyz\r\n" + w.body, CLOSE], ERROR),
     "bad chunk end": Fault(lambda w: [w.chunked(), b"3\r\nabcdefgh\r\n0\r\n\r\n", CLOSE], ERROR),
     "both lengths": Fault(lambda w: [w.chunked(content_length=len(w.body)) + http_chunks(w.body), CLOSE], EITHER),
-    "two lengths": Fault(lambda w: [w.head[:-2] + b"Content-Length: 3\r\n\r\n" + w.body, CLOSE], EITHER),
+    "two lengths": Fault(lambda w: [w.head[:-2] + b"Content-Length: 3\r\n\r\n" + w.body, CLOSE], ERROR),
     "endless head": Fault(lambda _: [b"HTTP/1.1 200 OK\r\n" + b"X-Filler: yes\r\n" * 20_000, CLOSE], ERROR),
     "interim flood": Fault(lambda _: [head(103) * 2000, CLOSE], ERROR),
     "switching protocols": Fault(lambda _: [head(101, upgrade="h2c", connection="Upgrade"), CLOSE], ERROR),
-    # --- coded
+}  # fmt: skip
+CODED: dict[str, Fault] = {
     "unknown coding": Fault(coded("x-unknown", bytes), ERROR),
     "compress": Fault(coded("compress", bytes), ERROR),
     "gzip said, plain sent": Fault(coded("gzip", bytes), ERROR),
     "gzip, cut": Fault(coded("gzip", lambda body: gzip.compress(body)[:-9]), EITHER),
     "two codings": Fault(coded("gzip, x-unknown", bytes), ERROR),
-    # --- bodies
+}  # fmt: skip
+BODIES: dict[str, Fault] = {
     "not JSON": Fault(refusal(200, "It works!", "text/plain"), ERROR),
     "a list": Fault(refusal(200, [1, 2]), EITHER),
     "null": Fault(refusal(200, "null"), ERROR),
@@ -178,9 +242,12 @@ FAULTS: dict[str, Fault] = {
     "error object": Fault(refusal(200, {"error": {"message": "the cat sat down"}}), ERROR),
     "wrong path": Fault(refusal(200, {"error": "Unexpected endpoint or method. (GET /x)"}), ERROR),
     "unknown error event": Fault(events_then(UNKNOWN_EVENT), ERROR),
+    "unknown error event, apart": Fault(in_two_writes(events_then(UNKNOWN_EVENT)), ERROR),
     "data that is no JSON": Fault(events_then(b"data: {nonsense\n\n"), ERROR),
+    "data that is no JSON, apart": Fault(in_two_writes(events_then(b"data: {nonsense\n\n")), ERROR),
     "escape codes": Fault(refusal(500, {"error": "\x1b[2J\x1b]52;c;aGk=\x07 gone\r\nINFO forged"}), ERROR),
-    # --- refusals
+}  # fmt: skip
+REFUSALS: dict[str, Fault] = {
     **{str(status): Fault(refusal(status, {"error": {"message": f"no: {status}"}}), ERROR)
        for status in (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 500, 502, 503, 504, 524)},
     **{f"{status} page": Fault(refusal(status, PAGE.format(status), "text/html"), ERROR)
@@ -193,7 +260,26 @@ FAULTS: dict[str, Fault] = {
     "engine gone": Fault(refusal(400, {"error": "fetch failed"}), ERROR),
     "engine exited": Fault(refusal(500, {"error": EXITED}), ERROR),
     "engine error": Fault(refusal(400, {"error": "received prediction-error"}), ERROR),
+    "engine code 500": Fault(refusal(400, {"error": ENGINE_CODE}), ERROR),
+    "shapes": Fault(refusal(500, {"error": "[broadcast_shapes] Shapes (1,4) and (1,3) cannot be broadcast."}), ERROR),
+    "batch size": Fault(refusal(500, {"error": {"message": BATCH, "code": 500}}), ERROR),
+    "503 loading": Fault(refusal(503, LOADING), ERROR, SILENT),
+    "response gone": Fault(refusal(400, {"error": {"message": "Previous response with id 'resp_1' not found."}}), ERROR),
+    "plugin denied": Fault(refusal(403, {"error": {"message": "Permission denied to use plugin 'mcp/x'."}}), ERROR),
+    "token quoted": Fault(refusal(401, {"error": {"message": f"Malformed API token: Bearer {TOKEN}"}}), ERROR),
+    "token in a page": Fault(refusal(403, PAGE.format(f"403 {TOKEN}"), "text/html"), ERROR),
     "model unknown": Fault(refusal(400, {"error": "Model does not exist"}), ERROR),
     "model not found": Fault(refusal(404, {"error": {"message": 'Cannot find model "m"'}}), ERROR),
     "error without end": Fault(lambda _: [head(500, content_length=10**9), *[b"no! " * 65536] * 20, CLOSE], ERROR),
 }  # fmt: skip
+GROUPS = {
+    "harmless": HARMLESS,
+    "cut, silent or slow": CUT_OR_SILENT,
+    "not HTTP": NOT_HTTP,
+    "content codings": CODED,
+    "bodies": BODIES,
+    "refusals": REFUSALS,
+}
+FAULTS = {name: fault for group in GROUPS.values() for name, fault in group.items()}
+TWINS = {"unknown error event": "unknown error event, apart", "data that is no JSON": "data that is no JSON, apart"}
+"""Faults of the same bytes in one and in two writes, which must end alike."""
