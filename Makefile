@@ -93,9 +93,9 @@ soak: $(VENV)/.installed-dev
 round-trips: $(VENV)/.installed-dev
 	@LMDECK_ROUND_TRIPS=$${LMDECK_ROUND_TRIPS:-200} $(BIN)/python -m pytest -n auto tests/laws/test_round_trip.py --timeout 3600
 
-# Every fault on the wire at every operation, sync and async; in `make test` it is a sample.
+# Every fault on the wire at every operation, sync and async, with a table of the outcomes; in `make test` it is a sample.
 wire: $(VENV)/.installed-dev
-	@LMDECK_WIRE=all $(BIN)/python -m pytest tests/transport/test_wire_matrix.py -s
+	@LMDECK_WIRE=$${LMDECK_WIRE:-all} $(BIN)/python -m pytest tests/transport/test_wire_matrix.py -s
 
 # A batch killed at random moments, full size; in `make test` it is a sample.
 batch-kills: $(VENV)/.installed-dev

@@ -14,6 +14,8 @@ import inspect
 import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -76,23 +78,29 @@ class Operation:
     begin: Callable[[Any], Any]
     meets_fault: Callable[[Request], bool] = lambda _: True
     text: str = TEXT
+    stream: Callable[[Any], Any] | None = None
+
+
+def streamed(path: str, stream: Callable[[Any], Any]) -> Operation:
+    """Return an operation that reads a stream to its end."""
+    return Operation(path, lambda lm: stream(lm).until_done(), stream=stream)
 
 
 OPERATIONS: dict[str, Operation] = {
     "send": Operation(CHAT, lambda lm: lm.chat().user("Hi").send()),
-    "stream": Operation(CHAT, lambda lm: lm.chat().user("Hi").stream().until_done()),
+    "stream": streamed(CHAT, lambda lm: lm.chat().user("Hi").stream()),
     "parse": Operation(CHAT, lambda lm: lm.chat().user("JSON").parse(Named), text=JSON),
     "run": Operation(CHAT, lambda lm: lm.chat().user("Hi").with_tools([add]).run()),
     "run, second round": Operation(CHAT, lambda lm: lm.chat().user("Add").with_tools([add]).run(), is_after_tool),
     "run_stream": Operation(CHAT, lambda lm: reply_of(lm.chat().user("Hi").with_tools([add]).run_stream())),
     "conversation.send": Operation("/api/v1/chat", lambda lm: lm.conversation().send("Hi")),
-    "conversation.stream": Operation("/api/v1/chat", lambda lm: lm.conversation().stream("Hi").until_done()),
+    "conversation.stream": streamed("/api/v1/chat", lambda lm: lm.conversation().stream("Hi")),
     "responses.create": Operation("/v1/responses", lambda lm: lm.responses.create(**RESPONSE)),
-    "responses.stream": Operation("/v1/responses", lambda lm: lm.responses.stream(**RESPONSE).until_done()),
+    "responses.stream": streamed("/v1/responses", lambda lm: lm.responses.stream(**RESPONSE)),
     "messages.create": Operation("/v1/messages", lambda lm: lm.messages.create(**MESSAGE)),
-    "messages.stream": Operation("/v1/messages", lambda lm: lm.messages.stream(**MESSAGE).until_done()),
+    "messages.stream": streamed("/v1/messages", lambda lm: lm.messages.stream(**MESSAGE)),
     "complete": Operation("/v1/completions", lambda lm: lm.complete("Hi")),
-    "complete, streamed": Operation("/v1/completions", lambda lm: lm.complete("Hi", stream=True).until_done()),
+    "complete, streamed": streamed("/v1/completions", lambda lm: lm.complete("Hi", stream=True)),
     "embed": Operation("/v1/embeddings", lambda lm: lm.embed("Hi", model=EMBEDDER)),
     "models.list": Operation(LIST, lambda lm: lm.models.list()),
     "models.loaded": Operation(LIST, lambda lm: lm.models.loaded()),
@@ -123,6 +131,7 @@ class FaultyServer:
         self._fake = fake
         self._operation = operation
         self._fault = fault
+        self._lock = threading.Lock()
         self._unsettled: list[tuple[int, threading.Event]] = []
         self.is_broken = True
         self.count = 0  # of the requests that the fault is meant for
@@ -142,7 +151,8 @@ class FaultyServer:
             connection.wait_received()
 
     def _answer(self, request: Request) -> Iterable[Step]:
-        whole = self._whole(request)
+        with self._lock:
+            whole = self._whole(request)
         right: list[Step] = [whole.head + whole.body]
         if request.path not in self._operation.path.split() or not self._operation.meets_fault(request):
             return right
@@ -386,3 +396,93 @@ def test_every_fault_ends_in_the_right_result_or_a_typed_error(matrix: Matrix) -
         f"wrong: {len(verdicts.wrong)}\n\n{verdicts.table()}"
     )
     assert not verdicts.wrong, "\n".join(verdicts.wrong)
+
+
+STUCK: dict[str, Fault] = {
+    "no head": Fault(lambda _: [HANG], ERROR),
+    "no body": Fault(lambda whole: [whole.head, HANG], ERROR),
+    "half a body": Fault(lambda whole: [whole.head + whole.half, HANG], ERROR),
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_every_operation_can_be_cancelled(name: str) -> None:
+    """Its connection ends at once, and the client goes on."""
+
+    async def cancel(operation: Operation, server: FaultyServer) -> object:
+        async with AsyncLMStudio(base_url=server.url, **SETTINGS) as client, asyncio.timeout(PATIENCE):
+            asking = asyncio.create_task(attempt_async(lambda: operation.begin(client)))
+            while not server.count:  # noqa: ASYNC110  # counted by a thread
+                await asyncio.sleep(0.002)
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            server.is_broken = False
+            result = await attempt_async(lambda: operation.begin(client))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    with FakeLMStudio(seed=1) as fake:
+        for operation in OPERATIONS.values():
+            server = FaultyServer(fake, operation, STUCK[name])
+            with nothing_left_behind(), server.loopback:
+                assert not isinstance(asyncio.run(cancel(operation, server)), LMStudioError)
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_every_stream_can_be_closed_by_another_thread(name: str) -> None:
+    """Whoever reads it gets a typed error, whether or not something has come, and the client goes on."""
+    with FakeLMStudio(seed=1) as fake:
+        for operation in OPERATIONS.values():
+            if operation.stream is None:
+                continue
+            server = FaultyServer(fake, operation, STUCK[name])
+            with nothing_left_behind(), server.loopback, LMStudio(base_url=server.url, **SETTINGS) as client:
+                stream = operation.stream(client)
+                closer = threading.Thread(target=lambda: (server.loopback.until(lambda: server.count), stream.close()))  # noqa: B023
+                closer.start()
+                error = attempt(stream.until_done)
+                closer.join()
+                assert isinstance(error, LMStudioError)
+                assert not isinstance(error, RequestTimeoutError)
+                server.is_broken = False
+                assert not isinstance(attempt(lambda: operation.begin(client)), LMStudioError)  # noqa: B023
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_every_operation_is_right_in_parent_and_child() -> None:
+    """A client that was used before a fork is used by both processes at once, and each gets its own answers."""
+    with FakeLMStudio(seed=1) as fake, FaultyServer(fake, OPERATIONS["send"], FAULTS["whole"]).loopback as server:
+        settings = {"base_url": server.url, **SETTINGS}
+        names = list(OPERATIONS) if SAMPLE == "all" else random.Random(SEED).sample(list(OPERATIONS), 5)
+        folders = [folder for folder in sys.path if "tests" in folder]
+        script = FORKING.format(folders=folders, names=names, settings=settings)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=4 * PATIENCE)
+    assert (done.stderr, done.returncode, done.stdout) == ("", 0, f"{2 * len(names)} operations\n")
+
+
+FORKING = """
+import asyncio, os, sys
+sys.path[:0] = {folders}
+from test_wire_matrix import OPERATIONS, AsyncLMStudio, LMStudio, attempt, attempt_async, essence
+
+def in_both(ask):
+    right = essence(ask())
+    child = os.fork()
+    is_right = [essence(ask()) == right for _ in range(2)] == [True, True]
+    if not child:
+        os._exit(not is_right)
+    assert os.waitpid(child, 0)[1] == 0, "the child"
+    assert is_right, "the parent"
+    return 1
+
+def in_turn(operation, client):
+    return lambda: asyncio.run(attempt_async(lambda: operation.begin(client)))
+
+count = 0
+for operation in map(OPERATIONS.get, {names}):
+    client = LMStudio(**{settings})
+    count += in_both(lambda: attempt(lambda: operation.begin(client)))
+    count += in_both(in_turn(operation, AsyncLMStudio(**{settings})))
+print(count, "operations")
+"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -115,6 +116,8 @@ class Urllib3Response:
         if self._reads is not None:
             self._reads.by = deadlines.all_by
         self._is_finished = False
+        self._reading = threading.RLock()  # held while the response is read: it cannot be closed meanwhile
+        self._finishing = threading.Lock()
         self.has_ended = False
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
@@ -139,7 +142,8 @@ class Urllib3Response:
         try:
             if reads is not None:
                 reads.limit(remaining)
-            data = self._response.read1(READ_BYTES, decode_content=self._is_coded)
+            with self._reading:
+                data = self._response.read1(READ_BYTES, decode_content=self._is_coded)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             if isinstance(error, ReadTimeoutError) and not is_broken_by_system(error):
@@ -150,9 +154,9 @@ class Urllib3Response:
             self._connection.last_used = time.monotonic()
         if data and (self._response.length_remaining != 0 or self._is_coded):
             return data
-        if self._is_finished:  # by `close`, perhaps in another thread
+        if not self._finish():
             raise ConnectionLostError("The answer was closed before its end.")
-        self.has_ended = self._is_finished = True
+        self.has_ended = True
         self._response.release_conn()
         return data
 
@@ -167,17 +171,33 @@ class Urllib3Response:
         ):  # then `close` cuts the connection
             if self._reads is not None:
                 self._reads.by = time.monotonic() + DRAIN_SECONDS
-            while not self._is_finished and len(self._response.read1(READ_BYTES)) == 0:
-                self._is_finished = True
-                self._response.release_conn()
+            with self._reading:
+                while not self._is_finished and len(self._response.read1(READ_BYTES)) == 0:
+                    if self._finish():
+                        self._response.release_conn()
         self.close()
 
     def close(self) -> None:
-        """Release the connection; if the body was not read to its end, its socket is shut down."""
-        if self._is_finished:
+        """Release the connection; if the body was not read to its end, its socket is shut down.
+
+        A thread that reads is woken, and raises `ConnectionLostError`.
+        """
+        if not self._finish(cuts=True):
             return
-        self._is_finished = True
-        if self._reads is not None:
-            self._reads.cut()
-        self._response.close()
-        self._response.release_conn()
+        is_inherited = self._reads is not None and self._reads.is_inherited  # the reader may be a thread of the parent
+        with contextlib.nullcontext() if is_inherited else self._reading:
+            self._response.close()
+            self._response.release_conn()
+
+    def _finish(self, *, cuts: bool = False) -> bool:
+        """Mark the answer as finished; return whether it was not yet, perhaps by another thread.
+
+        With `cuts`, its connection is shut down, unless it has already been released for other requests.
+        """
+        with self._finishing:
+            if self._is_finished:
+                return False
+            self._is_finished = True
+            if cuts and self._reads is not None:
+                self._reads.cut()
+            return True
