@@ -1,0 +1,138 @@
+"""Secrets in a text that is not JSON: prose, logs, `.env` and YAML files, code, command lines, URLs, XML."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lmdeck._redaction.formats import tokens
+from lmdeck._redaction.names import MAX_NAME_CHARS, Secrecy, secrecy
+from lmdeck._redaction.values import (
+    is_credentials,
+    is_opaque,
+    is_placeholder,
+    is_secret,
+    is_uuid,
+    is_word,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lmdeck._redaction.mapped_text import Span
+
+_STEM = re.compile(
+    r"token|secret|pass|pwd|key|auth|cred|cookie|jwt|bearer|session|sid|otp|pin|cv[cv]|dsn|mnemonic|phrase|code|sig(?:nature)?(?==)"
+    r"|\bpat\b|_pat\b|kennwort|contrasena|senha",
+    re.IGNORECASE,
+)
+"""What a name of a secret contains; the whole name is read around it."""
+
+_BEFORE_STEM = re.compile(r"[\w.$%-]*", re.ASCII)
+_ASSIGNED = re.compile(
+    r"(?P<tail>[\w.-]{0,40})[\])}]{0,2}\\{0,4}[\"'`]?(?P<mark>\s{0,3}(?::=|=>|=|:|\|)\s{0,3}|[ ]is[ ]?:?[ ]|[ \t]{1,3})"
+    r"(?:\\{0,4}[\"'`](?P<quoted>[^\"'`\n\\]{1,4096})|(?P<bare>[^\s\"'`&,;<>()\[\]{}|\\#]{1,4096})(?P<call>[(\[]?))",
+    re.ASCII,
+)
+_UNTIL_SPACE = re.compile(r"[^\s\"'\\]*")
+_SCHEME = re.compile(
+    r"\b(?:bearer|basic|negotiate|ntlm|token|apikey|hawk)(?:[:,]?\s{1,3}|:)[\"']?(?P<value>[\w.~+/=|:-]{6,4096})",
+    re.IGNORECASE | re.ASCII,
+)
+_AUTHORIZATION = re.compile(
+    r"\bauthorization\\{0,2}[\"']?\s?[:=]\s?\\{0,2}[\"']?(?:[\w-]{1,30}\s)?(?P<value>[^\s\"'\\,]{6,4096})",
+    re.IGNORECASE,
+)
+_DIGEST = re.compile(r"\bresponse=\\{0,2}\"([0-9a-f]{32,128})\\{0,2}\"")
+_COOKIES = re.compile(
+    r"\b(?:set-)?cookie[\"']?:\s?[\"']?([\w.-]{1,100}=[^\s;\"']*(?:;\s?[\w.-]{1,100}=[^\s;\"']*)*)", re.IGNORECASE
+)
+_LOGIN = re.compile(r"\blogin\s{1,9}\S{1,80}\s{1,9}password\s{1,9}(\S+)", re.IGNORECASE)  # .netrc
+_USER_OPTION = re.compile(
+    r"(?:\s-u\s?|--user[\s=])[\"']?[^\s:\"'=]{1,80}:([^\s\"']+)|\bsshpass\s{1,3}-p\s?[\"']?([^\s\"']+)"
+)
+_USER_INFO = re.compile(
+    r"://(?P<info>[^/?#@\s\"'<>]{1,400})@|://[^/?#@\s\"'<>:]{0,200}:(?P<password>[^@\s\"'<>]{1,200})@(?=[\w.\[-])"
+)
+_HOOK = re.compile(
+    r"(?:hooks\.[\w.-]{1,80}|discord(?:app)?\.com/api/webhooks|/webhookb?2?|/(?:web)?hooks?|/with/key)/([^\s\"'<>?#]{8,})",
+    re.IGNORECASE,
+)
+_SEGMENT = re.compile(r"[^/@]+")
+_ELEMENTS = (
+    re.compile(r"<[^<>]{0,60}?(?P<name>[\w.-]{2,60})[\"']?>\s{0,3}(?P<value>[^<>]{1,4096}?)\s{0,3}</"),
+    re.compile(r"=[\"'](?P<name>[\w.-]{2,60})[\"']\s{1,3}(?:value|content)=[\"'](?P<value>[^\"'<>]{1,4096})"),
+    re.compile(r"<arg_key>(?P<name>[^<]{1,100})</arg_key>\s{0,3}<arg_value>(?P<value>[^<]{1,4096})"),
+    re.compile(r"form-data; name=\"(?P<name>[^\"\r\n]{1,100})\"\s{1,4}(?P<value>[^\r\n]{1,4096})"),
+)
+_URL_SECRETS = {"sig": Secrecy.YES, "signature": Secrecy.YES, "code": Secrecy.IF_OPAQUE, "key": Secrecy.IF_OPAQUE}
+MIN_IN_SENTENCE = 5
+
+
+def secrets_in(text: str) -> Iterator[Span]:
+    """Yield the places of a text that are secrets."""
+    yield from tokens(text)
+    for stem in _STEM.finditer(text):
+        yield from _assigned(text, stem)
+    for pattern in (_SCHEME, _AUTHORIZATION):
+        for found in pattern.finditer(text):
+            value = found["value"]
+            if is_credentials(value) or not (is_word(value) or is_placeholder(value)):
+                yield found.span("value")
+    for pattern in (_COOKIES, _LOGIN, _USER_OPTION, _DIGEST, _USER_INFO):
+        for found in pattern.finditer(text):
+            yield found.span(found.lastindex or 0)
+    for found in _HOOK.finditer(text):
+        for segment in _SEGMENT.finditer(text, *found.span(1)):
+            if is_opaque(segment[0]) or is_uuid(segment[0]):
+                yield segment.span()
+    for pattern in _ELEMENTS:
+        for found in pattern.finditer(text):
+            if is_secret(found["name"], found["value"]):
+                yield found.span("value")
+
+
+def _assigned(text: str, stem: re.Match[str]) -> Iterator[Span]:
+    """Yield the secret that follows a name: `name=value`, `name: value`, `--name value`, "name is value"."""
+    found = _ASSIGNED.match(text, stem.end())
+    if found is None:
+        return
+    before = _BEFORE_STEM.match(text[max(0, stem.start() - MAX_NAME_CHARS) : stem.start()][::-1])
+    begin = stem.start() - (before.end() if before else 0)
+    name, mark = text[begin : found.end("tail")], found["mark"]
+    if not mark.strip() and not name.startswith("-"):
+        return
+    level = secrecy(name)
+    if mark == "=" and text[begin - 1 : begin] in {"?", "&", "#", ";"}:
+        level = max(level, _URL_SECRETS.get(name.lower(), Secrecy.NO))
+    if level is Secrecy.NO:
+        return
+    if found["quoted"] is not None:
+        if is_secret(name, found["quoted"], level) and not _is_prose(found["quoted"]):
+            yield found.span("quoted")
+        return
+    begin_value, end = found.span("bare")
+    if (
+        mark == "=" and name.isupper() and (line := _UNTIL_SPACE.match(text, begin_value))
+    ):  # a variable, whatever is in it
+        end = line.end()
+    value = text[begin_value:end].rstrip(".,:;!?")
+    if is_secret(name, value, level) and not found["call"] and _is_alone(text, begin, end, mark, value):
+        yield begin_value, begin_value + len(value)
+
+
+def _is_prose(quoted: str) -> bool:
+    return " " in quoted and all(map(is_word, quoted.split()))
+
+
+def _is_alone(text: str, begin: int, end: int, mark: str, value: str) -> bool:
+    """Whether an assigned value is not a word of a sentence, or the name of another variable.
+
+    A word counts directly after `=`, and as the only one in its line (YAML).
+    """
+    if not is_word(value):
+        return len(value) >= MIN_IN_SENTENCE or mark == "="
+    if mark == "=":
+        return value.isalpha()
+    line = text[text.rfind("\n", 0, begin) + 1 : begin] + text[end : end + 80].partition("\n")[0]
+    return mark.strip() == ":" and value.islower() and not line.strip(" \t\r-")
