@@ -73,9 +73,7 @@ class RedactedPart:
 
     def overwritten(self) -> str:
         """Return the text with each byte of a secret overwritten, so that lengths stay correct."""
-        return self._replaced(
-            lambda secret, is_bare: ("1" if is_bare else "x") * len(secret.encode("utf-8", "surrogateescape"))
-        )
+        return self._replaced(lambda secret, is_bare: ("1" if is_bare else "x") * len(_encoded(secret)))
 
     def _replaced(self, replacement: Callable[[str, bool], str]) -> str:
         text = self.source.text
@@ -112,11 +110,9 @@ def _quotable(secret: str) -> Iterator[str]:
         return
     yield secret
     for word in _WORD.findall(secret):
-        yield from (
-            each
-            for each in (word, decoded_credentials(word).partition(":")[2])
-            if len(each) >= MIN_KNOWN_CHARS and not is_word(each)
-        )
+        for part in (word, decoded_credentials(word).partition(":")[2]):
+            if len(part) >= MIN_KNOWN_CHARS and not is_word(part):
+                yield part
 
 
 def _quotations(found: Found, known: list[str]) -> Iterator[Secret]:
@@ -132,3 +128,7 @@ def _quotations(found: Found, known: list[str]) -> Iterator[Secret]:
             begin = at - begins[index]
             yield Secret(found.texts[index], begin, begin + len(secret))
             at = whole.find(secret, at + len(secret))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

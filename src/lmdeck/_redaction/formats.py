@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def tokens(text: str) -> Iterator[Span]:
 
 def _is_mixed(word: str) -> bool:
     """Whether small and capital letters and digits are mixed as at random."""
-    changes = sum(_kind(before) != _kind(after) for before, after in zip(word, word[1:], strict=False))
+    changes = sum(_kind(before) != _kind(after) for before, after in pairwise(word))
     return changes * 3 > len(word) and any(map(str.isupper, word)) and any(map(str.islower, word))
 
 

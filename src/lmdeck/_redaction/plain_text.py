@@ -65,6 +65,9 @@ _ELEMENTS = (
     re.compile(r"<arg_key>(?P<name>[^<]{1,100})</arg_key>\s{0,3}<arg_value>(?P<value>[^<]{1,4096})"),
     re.compile(r"form-data; name=\"(?P<name>[^\"\r\n]{1,100})\"\s{1,4}(?P<value>[^\r\n]{1,4096})"),
 )
+_MARKED = (_COOKIES, _LOGIN, _USER_OPTION, _DIGEST, _USER_INFO)
+"""Patterns whose group is a secret, whatever it is."""
+
 _URL_SECRETS = {"sig": Secrecy.YES, "signature": Secrecy.YES, "code": Secrecy.IF_OPAQUE, "key": Secrecy.IF_OPAQUE}
 MIN_IN_SENTENCE = 5
 
@@ -74,18 +77,30 @@ def secrets_in(text: str) -> Iterator[Span]:
     yield from tokens(text)
     for stem in _STEM.finditer(text):
         yield from _assigned(text, stem)
+    for pattern in _MARKED:
+        for found in pattern.finditer(text):
+            yield found.span(found.lastindex or 0)
+    yield from _credentials(text)
+    yield from _hooks(text)
+    yield from _elements(text)
+
+
+def _credentials(text: str) -> Iterator[Span]:
     for pattern in (_SCHEME, _AUTHORIZATION):
         for found in pattern.finditer(text):
             value = found["value"]
             if is_credentials(value) or not (is_word(value) or is_placeholder(value)):
                 yield found.span("value")
-    for pattern in (_COOKIES, _LOGIN, _USER_OPTION, _DIGEST, _USER_INFO):
-        for found in pattern.finditer(text):
-            yield found.span(found.lastindex or 0)
+
+
+def _hooks(text: str) -> Iterator[Span]:
     for found in _HOOK.finditer(text):
         for segment in _SEGMENT.finditer(text, *found.span(1)):
             if is_opaque(segment[0]) or is_uuid(segment[0]):
                 yield segment.span()
+
+
+def _elements(text: str) -> Iterator[Span]:
     for pattern in _ELEMENTS:
         for found in pattern.finditer(text):
             if is_secret(found["name"], found["value"]):
@@ -104,7 +119,7 @@ def _assigned(text: str, stem: re.Match[str]) -> Iterator[Span]:
         return
     level = secrecy(name)
     if mark == "=" and text[begin - 1 : begin] in {"?", "&", "#", ";"}:
-        level = max(level, _URL_SECRETS.get(name.lower(), Secrecy.NO))
+        level = max(level, _URL_SECRETS.get(re.split("[-_.]", name.lower())[-1], Secrecy.NO))
     if level is Secrecy.NO:
         return
     if found["quoted"] is not None:

@@ -24,7 +24,7 @@ _OPAQUE = re.compile(r"[\w.~+/=:%-]+", re.ASCII)
 _NUMBER = re.compile(r"[\d.,]+%?")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PATH = re.compile(r"[a-z][a-z0-9+.-]*://|\.{0,2}/[a-z]", re.IGNORECASE)
-_PROSE = re.compile(r"[A-Za-z]?[a-z'’-]*[.,:;!?]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+")
+_PROSE = re.compile(r"[A-Za-z]?[a-z'-]*[.,:;!?]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+")
 _CODE = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)+")
 
 
