@@ -14,6 +14,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._forking": 0,
     "lmdeck._late_patterns": 0,
     "lmdeck._limits": 0,
+    "lmdeck._redaction": 0,
     "lmdeck._secret": 0,
     "lmdeck._setting_checks": 0,
     "lmdeck._setting_sources": 0,

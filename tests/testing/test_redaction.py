@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import random
 import socket
 import stat
+import string
 import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,9 @@ import pytest
 from lmdeck._incoming.trust import AllowedHosts
 from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece, load
 from lmdeck._recordings.recorder import Recorder
-from lmdeck._recordings.redaction import REMOVED, Redaction
+from lmdeck._recordings.redaction import redact
+from lmdeck._redaction.exchange import Redaction, redacted
+from lmdeck._redaction.values import REMOVED
 from lmdeck.contrib.asgi import RepairProxy
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
@@ -59,6 +63,10 @@ def sent_raw(url: str, request: bytes) -> bytes:
         return b"".join(parts)
 
 
+def shown_headers(headers: dict[str, str]) -> dict[str, str]:
+    return {name: part.removed() for name, part in Redaction().headers(headers).items()}
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -69,12 +77,12 @@ def sent_raw(url: str, request: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_a_header_that_may_hold_a_secret_is_removed(header: str) -> None:
-    assert Redaction().headers({header: SECRET}) == {header.lower(): REMOVED}
+    assert shown_headers({header: SECRET}) == {header.lower(): REMOVED}
 
 
 def test_other_headers_stay() -> None:
     kept = {"content-type": "text/plain", "x-ratelimit-remaining-tokens": "7", "x-author": "me", "accept": "*/*"}
-    assert Redaction().headers(kept) == kept
+    assert shown_headers(kept) == kept
 
 
 BODIES = [
@@ -120,7 +128,7 @@ BODIES = [
 def test_a_secret_in_a_text_is_known_by_its_form_or_name(text: str) -> None:
     """Of LM Studio, other services, `.env` files and URLs."""
     written = text.format(SECRET)
-    shown = Redaction().text(f"Use {written} now")
+    shown = redacted(f"Use {written} now")
     assert SECRET not in shown
     assert written not in shown
     assert REMOVED in shown
@@ -128,7 +136,7 @@ def test_a_secret_in_a_text_is_known_by_its_form_or_name(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["auth", "bearer", "pwd", "passphrase", "signing_key", "connection_string"])
 def test_a_field_that_may_hold_a_secret_is_removed(name: str) -> None:
-    assert Redaction().body({"a": {name: SECRET}}) == {"a": {name: REMOVED}}
+    assert json.loads(redacted(json.dumps({"a": {name: SECRET}}))) == {"a": {name: REMOVED}}
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -169,19 +177,163 @@ def test_what_is_no_secret_is_recorded_as_it_was(tmp_path: Path) -> None:
     assert load(path)[0].request == body
 
 
+def exchange_of(body: object, *pieces: bytes, headers: dict[str, str] | None = None) -> RecordedExchange:
+    """Return a redacted exchange."""
+    exchange = RecordedExchange(
+        method="POST",
+        path="/v1/chat/completions",
+        request_headers=headers or {},
+        pieces=[RecordedPiece.of(piece, 0.1) for piece in pieces],
+    )
+    redact(exchange, json.dumps(body).encode())
+    return exchange
+
+
 def test_a_secret_that_two_pieces_of_an_answer_share_is_overwritten() -> None:
-    redaction = Redaction()
-    redaction.headers({"Authorization": f"Bearer {SECRET}"})
-    pieces = [RecordedPiece.of(part.encode(), 0.1) for part in (f"token {SECRET[:5]}", f"{SECRET[5:]} is", " bad")]
-    shown = redaction.pieces(pieces)
-    assert b"".join(piece.data for piece in shown) == b"token " + b"x" * len(SECRET) + b" is bad"
-    assert [len(piece.data) for piece in shown] == [len(piece.data) for piece in pieces]
+    parts = [f"token {SECRET[:5]}".encode(), f"{SECRET[5:]} is".encode(), b" bad"]
+    exchange = exchange_of({}, *parts, headers={"Authorization": f"Bearer {SECRET}"})
+    assert exchange.body == b"token " + b"x" * len(SECRET) + b" is bad"
+    assert [len(piece.data) for piece in exchange.pieces] == [len(part) for part in parts]
 
 
-def test_the_password_of_basic_authentication_is_known(tmp_path: Path) -> None:
-    redaction = Redaction()
-    redaction.headers({"Authorization": "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()})
-    assert redaction.text(f"wrong password {SECRET}") == f"wrong password {REMOVED}"
+def test_the_password_of_basic_authentication_is_known() -> None:
+    credentials = base64.b64encode(f"user:{SECRET}".encode()).decode()
+    exchange = exchange_of({}, f"wrong password {SECRET}".encode(), headers={"Authorization": f"Basic {credentials}"})
+    assert exchange.body == b"wrong password " + b"x" * len(SECRET)
+
+
+def random_text(characters: str, length: int) -> str:
+    return "".join(random.Random(length).choices(characters, k=length))
+
+
+LETTERS = string.ascii_letters + string.digits
+HEX = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("begin", "characters", "length"),
+    [
+        ("ghp_", LETTERS, 36), ("glrt-", LETTERS, 20), ("SK", HEX, 32), ("AC", HEX, 32), ("GOCSPX-", LETTERS + "-_", 28),
+        ("hvs.", LETTERS + "_", 90), ("dckr_pat_", LETTERS + "-_", 27), ("sbp_", HEX, 40), ("NRAK-", LETTERS[26:], 27),
+        ("fo1_", LETTERS + "-_", 43), ("1/1234567890123456:", HEX, 32), ("1234567890:AA", LETTERS + "-_", 33),
+        ("abc8Q~", LETTERS, 34), ("AGE-SECRET-KEY-1", LETTERS[26:], 58), ("$2b$10$", LETTERS, 53), ("pcsk_ab12C_", LETTERS, 60),
+        ("unheard_of_live_", LETTERS, 40), ("", LETTERS, 48), ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.", LETTERS, 43),
+    ],
+)  # fmt: skip
+def test_a_token_is_known_by_its_format(begin: str, characters: str, length: int) -> None:
+    token = begin + random_text(characters, length)
+    assert redacted(f"Take {token} for it.") == f"Take {REMOVED} for it."
+    quoted = json.dumps({"content": f"see {token}, please"})
+    assert json.loads(redacted(quoted)) == {"content": f"see {REMOVED}, please"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("DB_PASSWORD: {}\nDB_USER: me", "DB_PASSWORD: (removed)\nDB_USER: me"),
+        ("password: swordfish\nuser: me", "password: (removed)\nuser: me"),
+        ("define('DB_PASSWORD', '{}');", "define('DB_PASSWORD', '(removed)');"),
+        ("WITH PASSWORD '{}';", "WITH PASSWORD '(removed)';"),
+        ("docker login -u me -p {} host", "docker login -u me -p (removed) host"),
+        ("Server=db;Pwd={};Encrypt=true", "Server=db;Pwd=(removed);Encrypt=true"),
+        ("deploy --api-key {} --region eu", "deploy --api-key (removed) --region eu"),
+        ("My card PIN: 4711", "My card PIN: (removed)"),
+        ("postgres://me:p/w#d@db/x", "postgres://me:(removed)@db/x"),
+        ("?next=%2Fa%3Faccess_token%3D{}%26b", "?next=%2Fa%3Faccess_token%3D(removed)%26b"),
+        ("<parameter=password>\n{}\n</parameter>", "<parameter=password>\n(removed)\n</parameter>"),
+        ("<arg_key>pwd</arg_key>\n<arg_value>{}</arg_value>", "<arg_key>pwd</arg_key>\n<arg_value>(removed)</arg_value>"),
+        ('{{"a": "{{\\"db-password\\": \\"{}\\"}}"}}', '{{"a": "{{\\"db-password\\": \\"(removed)\\"}}"}}'),
+        ('{{"name": "Authorization", "value": "{}"}}', '{{"name": "Authorization", "value": "(removed)"}}'),
+        ('{{"password": "{}", "messages": [', '{{"password": "(removed)", "messages": ['),
+        ('{{"pin": 4711, "tokens": 4711}}', '{{"pin": "(removed)", "tokens": 4711}}'),
+        ('form-data; name="api_key"\r\n\r\n{}\r\n--', 'form-data; name="api_key"\r\n\r\n(removed)\r\n--'),
+    ],
+)  # fmt: skip
+def test_a_secret_is_known_by_its_name_and_the_rest_stays(text: str, shown: str) -> None:
+    assert redacted(text.replace("{{", "{").replace("}}", "}").replace("{}", SECRET)) == shown.replace(
+        "{{", "{"
+    ).replace("}}", "}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A token is a piece of a word; the secret is time. How do I reset my password? Password: at least 12 characters.",
+        "eos_token: <|im_end|>, max_tokens=512, next_page_token: CAUQAA, token_type: bearer, sort_key: created_at",
+        "The task-force met sk-learn; Qwen3-Coder-480B-A35B-Instruct-FP8 and lmstudio-community/Qwen2.5-7B-Instruct-GGUF",
+        "token = request.headers.get('Authorization'); password: str; api_key: SecretStr; key={item.id}; d['password']",
+        "api_key=os.environ['API_KEY'] -H 'Authorization: Bearer $API_KEY' ${{ secrets.NPM_TOKEN }} <your-token>",
+        "https://en.wikipedia.org/wiki/Secret_key?action=history#Access_token anna@example.com http://localhost:1234/v1",
+        f"sha256 {random_text(HEX, 64)}, commit {random_text(HEX, 40)}, 123e4567-e89b-12d3-a456-426614174000",
+        f"chatcmpl-{random_text(LETTERS, 29)} call_{random_text(LETTERS, 24)} sha512-{random_text(LETTERS, 86)}==",
+        '{"usage": {"prompt_tokens": 5}, "logprobs": {"content": [{"token": "Hello", "logprob": -0.1}]}, "stop": ["<|e|>"]}',
+        '{"properties": {"password": {"type": "string", "description": "of the user"}}, "required": ["user", "password"]}',
+        f'{{"url": "data:image/png;base64,{random_text(LETTERS, 900)}", "embedding": "{random_text(LETTERS, 60)}"}}',
+        "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUabc\n-----END CERTIFICATE-----",
+    ],
+)  # fmt: skip
+def test_what_only_resembles_a_secret_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def event(delta: dict[str, object]) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+
+
+def call(index: int, arguments: str) -> bytes:
+    return event({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
+
+
+def test_a_secret_that_a_stream_divides_over_its_events_is_overwritten() -> None:
+    """In content and in the arguments of two calls that arrive in turns; every event stays JSON of its length."""
+    token = "hf_" + random_text(LETTERS[:52], 34)
+    login, weather = json.dumps({"password": SECRET}), json.dumps({"city": "a place"})
+    pieces = [event({"content": f"take {token} now"[at : at + 4]}) for at in range(0, len(token) + 9, 4)]
+    for at in range(0, len(login), 3):
+        pieces += [call(0, login[at : at + 3]), call(1, weather[at : at + 3])]
+    exchange = exchange_of({}, *pieces)
+    content, arguments = "", ["", ""]
+    for line in exchange.body.decode().split("\n\n")[:-1]:
+        delta = json.loads(line.removeprefix("data: "))["choices"][0]["delta"]
+        content += delta.get("content", "")
+        for part in delta.get("tool_calls", ()):
+            arguments[part["index"]] += part["function"]["arguments"]
+    assert content == f"take {'x' * len(token)} now"
+    assert [json.loads(each) for each in arguments] == [{"password": "x" * len(SECRET)}, {"city": "a place"}]
+    assert [len(piece.data) for piece in exchange.pieces] == [len(piece) for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (f"bearer, {random_text(LETTERS, 43)}", f"bearer, {REMOVED}"),
+        (f"realtime, openai-insecure-api-key.{random_text(LETTERS, 40)}, v1", f"realtime, {REMOVED}, v1"),
+        ("graphql-transport-ws, openai-beta.realtime-v1", "graphql-transport-ws, openai-beta.realtime-v1"),
+    ],
+)
+def test_a_token_among_protocols_of_a_websocket_is_removed(value: str, shown: str) -> None:
+    assert shown_headers({"Sec-WebSocket-Protocol": value}) == {"sec-websocket-protocol": shown}
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password=",
+        "sk-",
+        '["',
+        '{"a":',
+        "%25",
+        "://",
+        "<password>",
+        "eyJaaaaaaaaaa.",
+        "-----BEGIN PRIVATE KEY-----",
+        "login ",
+    ],
+)
+def test_the_time_of_a_redaction_is_linear(text: str) -> None:
+    """A quadratic one would not end."""
+    assert redacted(text * (300_000 // len(text)))
 
 
 def test_a_body_nested_without_end_is_passed_on_and_recorded(tmp_path: Path) -> None:
@@ -308,6 +460,6 @@ def test_an_allowed_host_name_is_accepted() -> None:
 
 
 def test_the_bytes_of_an_exchange_are_those_that_came() -> None:
-    odd = [RecordedPiece.of(bytes([200, 1, 2]), 0.0), RecordedPiece.of("ä".encode(), 0.5)]
-    assert Redaction().pieces(odd) == odd
+    odd = [bytes([200, 1, 2]), "ä".encode()]
+    assert [piece.data for piece in exchange_of({}, *odd).pieces] == odd
     assert RecordedExchange(method="GET", path="/").body == b""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck._redaction.exchange import Redaction
 from lmdeck._recordings.cassette import RecordedExchange, RecordedPiece
+from lmdeck._redaction.exchange import Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -105,7 +105,10 @@ def redacted(text: str) -> str:
 
 
 def _quotable(secret: str) -> Iterator[str]:
-    """Yield a secret and the parts of it that an answer may quote: tokens after their scheme, passwords, cookies."""
+    """Yield a secret and the parts of it that an answer may quote.
+
+    These are tokens after their scheme, passwords in base64, and values of cookies.
+    """
     if secret == REMOVED or len(secret) < MIN_KNOWN_CHARS:
         return
     yield secret

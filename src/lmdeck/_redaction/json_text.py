@@ -1,4 +1,4 @@
-"""Secrets in JSON, wherever it stands in a text: bodies, event streams, arguments of calls, text around it."""
+"""Secrets in a text that may contain JSON: a body, an event stream, arguments of a call."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 6
 """Texts inside texts, such as JSON in a string of JSON."""
 
+MAX_PATH_CHARS = 400
 MIN_CHARS = 5
 """A shorter text contains no secret."""
 
@@ -132,7 +133,10 @@ def _scan_plain(text: Text, found: Found, depth: int) -> None:
 
 
 def _read(text: Text, begin: int) -> tuple[_Node, int]:
-    """Return the array or object that begins somewhere, and where it ends; it may be incomplete or continue as no JSON."""
+    """Return the array or object that begins somewhere, and where it ends.
+
+    It may be incomplete, or continue as something else.
+    """
     root = _Node(text.text[begin])
     open_nodes = [root]
     at = begin + 1
@@ -222,7 +226,7 @@ def _field_place(name: str, around: _Place) -> _Place:
     is_header = _HEADERS.search(around.name) is not None
     return _Place(
         name="" if around.name in _SCHEMAS else name,
-        path=f"{around.path}.{name}",
+        path=f"{around.path}.{name}"[:MAX_PATH_CHARS],
         is_header=is_header,
         is_variable=_ENVIRONMENT.search(around.name) is not None,
         is_all_secret=around.is_all_secret
@@ -233,11 +237,14 @@ def _field_place(name: str, around: _Place) -> _Place:
 
 
 def _elements(node: _Node, place: _Place) -> Iterator[tuple[_Node, _Place]]:
-    """Yield the elements of an array; they have the name of the array, or that of the option or header before them."""
+    """Yield the elements of an array, each under the array's name.
+
+    The value of an option or header in the array has the name before it.
+    """
     is_pair = len(node.children) == 2 and _HEADERS.search(place.name) is not None
     before = ""
     for number, child in enumerate(node.children):
-        path = f"{place.path}[{number}]"
+        path = f"{place.path}[{number}]"[:MAX_PATH_CHARS]
         if before and (is_pair or _OPTION.fullmatch(before)):
             yield child, replace(place, name=before, path=path, is_header=is_pair)
         else:

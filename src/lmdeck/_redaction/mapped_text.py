@@ -1,4 +1,7 @@
-"""Texts that stand inside other texts: JSON strings, escapes in URLs, parts of a stream; each knows its source."""
+"""Texts inside other texts, each with the way back to its source.
+
+These are JSON strings, URLs with escapes, and the parts of a stream.
+"""
 
 from __future__ import annotations
 

@@ -74,10 +74,10 @@ _OTHER_AFTER = frozenset({
 
 @lru_cache(maxsize=4096)
 def secrecy(name: str) -> Secrecy:
-    """Return whether the value of a name is a secret; the name is in any case and with any separators."""
+    """Return whether the value of a name is a secret, in any case and with any separators."""
     if len(name) > MAX_NAME_CHARS:
         return Secrecy.NO
-    words = [word.lower() for word in _WORD.findall(unquote(name))]
+    words = _words(unquote(name))
     for at in range(len(words) - 1, -1, -1):
         found = _of_word(words[at], frozenset(words[max(0, at - 2) : at]))
         if found:
@@ -87,16 +87,21 @@ def secrecy(name: str) -> Secrecy:
 
 @lru_cache(maxsize=1024)
 def header_secrecy(name: str) -> Secrecy:
-    """Return whether the value of an HTTP header is a secret; a header that identifies its sender is one."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    """Return whether the value of a header is a secret, or identifies its sender."""
+    words = _words(name)
     if secrecy(name) or not _IN_HEADERS.isdisjoint(words) or name.lower().startswith("cf-access-"):
         return Secrecy.YES
     return Secrecy.YES if words[-1:] == ["key"] and _NO_KEY_OF.isdisjoint(words) else Secrecy.NO
 
 
 def is_short_code(name: str) -> bool:
-    """Whether the secret that a name stands for may be a short number, such as a PIN; tokens and keys are longer."""
+    """Whether the secret of a name may be a short number; tokens and keys are longer."""
     return not name.lower().endswith(("token", "key"))
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, in lower case: `X-ApiKey` has three, `DPoP` is one."""
+    return [name.lower()] if name.lower() in _OPAQUE else [word.lower() for word in _WORD.findall(name)]
 
 
 def _of_word(word: str, before: frozenset[str]) -> Secrecy:
@@ -116,7 +121,7 @@ def _of_word(word: str, before: frozenset[str]) -> Secrecy:
 
 
 def _of_key(word: str, before: frozenset[str]) -> Secrecy:
-    """Return what a word that ends with "key" says: `apikey`, `key` after `api`, `key` after something else."""
+    """Return what a word that ends with "key" says, after the words before it."""
     owners = before | {word.removesuffix("key")} - {""}
     if owners & _NO_KEY_OF or not owners or word in {"monkey", "donkey", "turkey", "hockey", "whiskey", "hotkey"}:
         return Secrecy.NO

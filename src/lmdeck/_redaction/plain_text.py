@@ -1,4 +1,4 @@
-"""Secrets in a text that is not JSON: prose, logs, `.env` and YAML files, code, command lines, URLs, XML."""
+"""Secrets in prose, logs, `.env` and YAML files, code, command lines, URLs and XML."""
 
 from __future__ import annotations
 
@@ -29,14 +29,18 @@ _STEM = re.compile(
 """What a name of a secret contains; the whole name is read around it."""
 
 _BEFORE_STEM = re.compile(r"[\w.$%-]*", re.ASCII)
+_FIRST_WORD = re.compile(r" [A-Za-z]{2,12}(?![\w.-])")
+_SECOND_WORDS = {"key", "code", "phrase"}
+"""What follows another word in a sentence: "my API key is …"."""
+
 _ASSIGNED = re.compile(
-    r"(?P<tail>[\w.-]{0,40})[\])}]{0,2}\\{0,4}[\"'`]?(?P<mark>\s{0,3}(?::=|=>|=|:|\|)\s{0,3}|[ ]is[ ]?:?[ ]|[ \t]{1,3})"
+    r"(?P<tail>[\w.-]{0,40})[\])}]{0,2}\\{0,4}[\"'`]?(?P<mark>\s{0,3}(?::=|=>|=|:|\|)\s{0,3}|,[ ]?|[ ]is[ ]?:?[ ]|[ \t]{1,3})"
     r"(?:\\{0,4}[\"'`](?P<quoted>[^\"'`\n\\]{1,4096})|(?P<bare>[^\s\"'`&,;<>()\[\]{}|\\#]{1,4096})(?P<call>[(\[]?))",
     re.ASCII,
 )
 _UNTIL_SPACE = re.compile(r"[^\s\"'\\]*")
 _SCHEME = re.compile(
-    r"\b(?:bearer|basic|negotiate|ntlm|token|apikey|hawk)(?:[:,]?\s{1,3}|:)[\"']?(?P<value>[\w.~+/=|:-]{6,4096})",
+    r"\b(?:bearer|basic|negotiate|ntlm|token|apikey|hawk)(?::?\s{1,3}|:)[\"']?(?P<value>[\w.~+/=|:-]{6,4096})",
     re.IGNORECASE | re.ASCII,
 )
 _AUTHORIZATION = re.compile(
@@ -50,6 +54,14 @@ _COOKIES = re.compile(
 _LOGIN = re.compile(r"\blogin\s{1,9}\S{1,80}\s{1,9}password\s{1,9}(\S+)", re.IGNORECASE)  # .netrc
 _USER_OPTION = re.compile(
     r"(?:\s-u\s?|--user[\s=])[\"']?[^\s:\"'=]{1,80}:([^\s\"']+)|\bsshpass\s{1,3}-p\s?[\"']?([^\s\"']+)"
+)
+_PASSWORD_OPTION = re.compile(
+    r"\b(?:login\b[^\n|;&]{0,200}?\s-p\s?|mysql\w{0,10}\b[^\n|;&]{0,200}?\s-p)[\"']?([^\s\"']+)"
+)
+_IDENTIFIED = re.compile(r"\bidentified by\s{1,3}[\"']([^\"'\n]{1,200})", re.IGNORECASE)  # SQL
+_PHRASE = re.compile(
+    r"\b(?:seed|mnemonic|recovery)\b[^\n:=]{0,40}[:=]\s{0,3}[\"']?((?:[a-z]{3,8}\s{1,3}){11,23}[a-z]{3,8})",
+    re.IGNORECASE,
 )
 _USER_INFO = re.compile(
     r"://(?P<info>[^/?#@\s\"'<>]{1,400})@|://[^/?#@\s\"'<>:]{0,200}:(?P<password>[^@\s\"'<>]{1,200})@(?=[\w.\[-])"
@@ -65,7 +77,7 @@ _ELEMENTS = (
     re.compile(r"<arg_key>(?P<name>[^<]{1,100})</arg_key>\s{0,3}<arg_value>(?P<value>[^<]{1,4096})"),
     re.compile(r"form-data; name=\"(?P<name>[^\"\r\n]{1,100})\"\s{1,4}(?P<value>[^\r\n]{1,4096})"),
 )
-_MARKED = (_COOKIES, _LOGIN, _USER_OPTION, _DIGEST, _USER_INFO)
+_MARKED = (_COOKIES, _LOGIN, _USER_OPTION, _PASSWORD_OPTION, _IDENTIFIED, _PHRASE, _DIGEST, _USER_INFO)
 """Patterns whose group is a secret, whatever it is."""
 
 _URL_SECRETS = {"sig": Secrecy.YES, "signature": Secrecy.YES, "code": Secrecy.IF_OPAQUE, "key": Secrecy.IF_OPAQUE}
@@ -75,8 +87,12 @@ MIN_IN_SENTENCE = 5
 def secrets_in(text: str) -> Iterator[Span]:
     """Yield the places of a text that are secrets."""
     yield from tokens(text)
-    for stem in _STEM.finditer(text):
-        yield from _assigned(text, stem)
+    at = 0
+    while stem := _STEM.search(text, at):
+        at = stem.end()
+        for begin, end in _assigned(text, stem):
+            yield begin, end
+            at = end
     for pattern in _MARKED:
         for found in pattern.finditer(text):
             yield found.span(found.lastindex or 0)
@@ -89,6 +105,8 @@ def _credentials(text: str) -> Iterator[Span]:
     for pattern in (_SCHEME, _AUTHORIZATION):
         for found in pattern.finditer(text):
             value = found["value"]
+            if value.endswith("=") and text.startswith('"', found.end()):
+                continue  # `Bearer realm="…"`
             if is_credentials(value) or not (is_word(value) or is_placeholder(value)):
                 yield found.span("value")
 
@@ -108,14 +126,14 @@ def _elements(text: str) -> Iterator[Span]:
 
 
 def _assigned(text: str, stem: re.Match[str]) -> Iterator[Span]:
-    """Yield the secret that follows a name: `name=value`, `name: value`, `--name value`, "name is value"."""
+    """Yield the secret that follows a name: `name=value`, `name: value`, `--name value`."""
     found = _ASSIGNED.match(text, stem.end())
     if found is None:
         return
-    before = _BEFORE_STEM.match(text[max(0, stem.start() - MAX_NAME_CHARS) : stem.start()][::-1])
-    begin = stem.start() - (before.end() if before else 0)
+    begin = _begin_of_name(text, stem)
     name, mark = text[begin : found.end("tail")], found["mark"]
-    if not mark.strip() and not name.startswith("-"):
+    has_mark = mark.strip() not in {"", ","} or name.startswith("-")
+    if text.startswith("://", begin - 3) or not (has_mark or (found["quoted"] and not is_word(found["quoted"]))):
         return
     level = secrecy(name)
     if mark == "=" and text[begin - 1 : begin] in {"?", "&", "#", ";"}:
@@ -136,6 +154,15 @@ def _assigned(text: str, stem: re.Match[str]) -> Iterator[Span]:
         yield begin_value, begin_value + len(value)
 
 
+def _begin_of_name(text: str, stem: re.Match[str]) -> int:
+    """Return where the name around a stem begins; `key` belongs to the word before it."""
+    before = _BEFORE_STEM.match(text[max(0, stem.start() - MAX_NAME_CHARS) : stem.start()][::-1])
+    begin = stem.start() - (before.end() if before else 0)
+    is_second = begin == stem.start() and stem[0].lower() in _SECOND_WORDS
+    first = _FIRST_WORD.match(text[max(0, begin - MAX_NAME_CHARS) : begin][::-1]) if is_second else None
+    return begin - first.end() if first else begin
+
+
 def _is_prose(quoted: str) -> bool:
     return " " in quoted and all(map(is_word, quoted.split()))
 
@@ -146,7 +173,7 @@ def _is_alone(text: str, begin: int, end: int, mark: str, value: str) -> bool:
     A word counts directly after `=`, and as the only one in its line (YAML).
     """
     if not is_word(value):
-        return len(value) >= MIN_IN_SENTENCE or mark == "="
+        return len(value) >= MIN_IN_SENTENCE or value.isdigit() or mark == "="
     if mark == "=":
         return value.isalpha()
     line = text[text.rfind("\n", 0, begin) + 1 : begin] + text[end : end + 80].partition("\n")[0]

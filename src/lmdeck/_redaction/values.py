@@ -24,12 +24,12 @@ _OPAQUE = re.compile(r"[\w.~+/=:%-]+", re.ASCII)
 _NUMBER = re.compile(r"[\d.,]+%?")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PATH = re.compile(r"[a-z][a-z0-9+.-]*://|\.{0,2}/[a-z]", re.IGNORECASE)
-_PROSE = re.compile(r"[A-Za-z]?[a-z'-]*[.,:;!?]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+")
+_PROSE = re.compile(r"[A-Za-z]?[a-z'-]*[.,:;!?]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+|[a-z]+(?:_[a-z]+)+")
 _CODE = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)+")
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether a value only stands for a secret: `$TOKEN`, `<your key>`, `***`, `None`, the name of a type."""
+    """Whether a value only stands for a secret: `$TOKEN`, `<your key>`, `***`, `None`, a type."""
     return len(value) <= MAX_PLACEHOLDER_CHARS and _PLACEHOLDER.fullmatch(value) is not None
 
 
@@ -44,7 +44,10 @@ def is_secret(name: str, value: str, level: Secrecy | None = None) -> bool:
 
 
 def is_opaque(value: str) -> bool:
-    """Whether a value looks as if a program made it: long, in one word, with letters and digits; UUIDs and paths do not."""
+    """Whether a value looks as if a program made it: one long word with letters and digits.
+
+    UUIDs and paths do not.
+    """
     if len(value) < MIN_OPAQUE_CHARS:
         return is_credentials(value)
     return (
