@@ -108,14 +108,24 @@ class Running:
 
 
 def measured(
-    figures: Figures, contenders: Iterable[Running], job: Callable[[Running], None], units: int, rounds: int
+    figures: Figures,
+    contenders: Iterable[Running],
+    job: Callable[[Running], None],
+    units: int,
+    rounds: int,
+    before: Callable[[Running], None] | None = None,
 ) -> Figures:
-    """Run a job with each contender in rotation; each round begins with another one, and the first one warms up."""
+    """Run a job with each contender in rotation; each round begins with another one, and the first one warms up.
+
+    `before` is called before each turn and is not measured.
+    """
     queue = list(contenders)
     for running in queue:
         job(running)
     for _ in range(rounds):
         for running in queue:
+            if before is not None:
+                before(running)
             gc.collect()
             started = time.process_time_ns()
             job(running)

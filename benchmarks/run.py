@@ -126,7 +126,17 @@ def jobs(size: Size, port: int, running: list[Running], *, quick: bool) -> dict[
     def paced_streams() -> Result:
         figures = Figures("paced", f"{STREAMS} streams at once, 100 chunks a second each", "µs of CPU per chunk")
         units = STREAMS * size.paced_chunks
-        return [measured(figures, paced, lambda one: one.stream_many(size.paced_chunks), units, size.few_rounds)]
+        # During the others' turns lmdeck closes its idle connections, as LM Studio would; the stub lets others keep theirs.
+        return [
+            measured(
+                figures,
+                paced,
+                lambda one: one.stream_many(size.paced_chunks),
+                units,
+                size.few_rounds,
+                before=lambda one: one.stream_many(1),
+            )
+        ]
 
     def grown(kind: str) -> Callable[[], Result]:
         if kind in growth.REQUESTS:
