@@ -805,6 +805,15 @@ def test_an_event_that_only_continues_the_text_is_read_as_such() -> None:
     assert target.continue_text(event("e" * 300), (head, tail), chunks) == ""
 
 
+def test_an_event_that_lacks_a_field_name_is_not_one_that_continues_the_text() -> None:
+    """The line `"choices": …` is an unknown field, even after events whose data has the same bytes."""
+    event = b'data: {"id":"c",\ndata: "choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
+    with pytest.raises(MalformedStreamError, match="Event 4"):
+        read(
+            event % b"one", event % b"two", event % b"three", (event % b"four").replace(b"\ndata: ", b"\n"), headers=SSE
+        )
+
+
 def written_chunk(text: bytes, more: bytes = b"") -> bytes:
     """Return an event with a text as its bytes stand in the JSON, and more members behind the choices."""
     return (

@@ -19,7 +19,7 @@ from lmdeck._responses.error_bodies import decoded_or_text
 from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.raw_events import RawEvents
-from lmdeck._streaming.sse import BOM, EVENT_DATA, ServerSentEvent, SSEDecoder
+from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
 from lmdeck._streaming.text_template import TextTemplate
 from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import (
@@ -122,16 +122,22 @@ class ChatReader:
         Otherwise, `""` is returned, and nothing was read.
         """
         is_over = self._byte_count + len(data) > self._limits.answer_bytes
-        if is_over or not self.is_streamed or self.failure is not None or not self._sse.is_between_events:
+        if is_over or not self.is_streamed or self.failure is not None or not self._template.is_around(around):
             return ""
-        text = self._template.text_in_event(data, around)
+        text = self._continue_text(data, chunks)
         if text:
             self._byte_count += len(data)
-            if self._limits.raw_bytes:
-                self._raw.add(data[EVENT_DATA])
-                self._raw.end_read()
-            else:
-                self._raw.count += 1
+        return text
+
+    def _continue_text(self, data: bytes, chunks: list[Chunk]) -> str:
+        """Read one event that differs from the last one only in its text, and return its text.
+
+        Otherwise, `""` is returned, and nothing was read.
+        """
+        quoted = self._template.string_in_event(data)
+        text = self._template.decoded(quoted) if quoted and self._sse.is_between_events else ""
+        if text:
+            self._raw.add_text(quoted[1:-1])
             self._assembler.feed_texts([text], chunks)
         return text
 
@@ -215,6 +221,8 @@ class ChatReader:
 
     def _read_events(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []
+        if self._observe is None and self._continue_text(data, chunks):
+            return chunks
         try:
             events = self._sse.feed(data)
             if self._observe is None:

@@ -38,6 +38,17 @@ class RawEvents:
         else:
             self.is_short = True
 
+    def add_text(self, text: bytes) -> None:
+        """Count and store an event that differs from the template only in its text."""
+        head, tail = self._template.head, self._template.tail
+        if self._head is head and self._tail is tail and self._remaining > 0:
+            self.count += 1
+            self._remaining -= len(head) + len(text) + len(tail)
+            self._middles.append(text)
+        else:
+            self.add(head + text + tail)
+            self.end_read()
+
     def end_read(self) -> None:
         """Store the events of a read; what they share with earlier ones is stored once.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from lmdeck._responses.json_reader import DECODE_ERRORS
-from lmdeck._streaming.sse import DATA_FIELD, END
+from lmdeck._streaming.sse import DATA_FIELD, END, LF
 
 PROBE = b"?"
 TRIES = 4
@@ -38,22 +38,24 @@ class TextTemplate:
         begin, end = len(self.head), len(data) - len(self.tail)
         if not 0 < begin < end or data[:begin] != self.head or data[end:] != self.tail:
             return ""
-        return self._decoded(data[begin - 1 : end + 1])
+        return self.decoded(data[begin - 1 : end + 1])
 
-    def text_in_event(self, data: bytes, around: tuple[bytes, bytes]) -> str:
-        """Return the text of a complete event as `text_of` does.
+    def is_around(self, around: tuple[bytes, bytes]) -> bool:
+        """Whether `around` is what an event has before and after its text."""
+        return around == (self.head, self.tail)
 
-        `""`: the bytes are not one event of one line. `around` is what it must have before and after its text.
+    def string_in_event(self, data: bytes) -> bytes:
+        """Return the JSON string in a complete event that the template surrounds; otherwise `b""`.
+
+        If it can be decoded, the bytes are one event of one line: a JSON string contains no line end.
         """
-        head, tail = around
+        head, tail = self.head, self.tail
         begin, end = len(DATA_FIELD) + len(head), len(data) - len(tail) - len(END)
-        if self.head != head or self.tail != tail or begin >= end:
-            return ""
-        if not (data.startswith(DATA_FIELD) and data.startswith(head, len(DATA_FIELD)) and data.endswith(END)):
-            return ""
-        return self._decoded(data[begin - 1 : end + 1]) if data.startswith(tail, end) else ""
+        if not head or begin >= end or data[6:begin] != head or data[end:-2] != tail:
+            return b""
+        return data[begin - 1 : end + 1] if data[:6] == DATA_FIELD and data[-2:] == END else b""
 
-    def _decoded(self, quoted: bytes) -> str:
+    def decoded(self, quoted: bytes) -> str:
         """Decode one JSON string; `""` if it is something else, such as two of them."""
         try:
             text = _decode_string(quoted)
@@ -65,9 +67,10 @@ class TextTemplate:
     def learn(self, data: bytes, text: str, read_text: Callable[[bytes], object]) -> None:
         """Store the bytes around the text of an event; `read_text` decodes an event.
 
-        It is called with another text in the same position, to check that this is the position of the text.
+        It is called with another text in the same position, to check that this is the position of the text. Events of several
+        lines are not learned.
         """
-        if not self._tries or self.surrounds(data):
+        if not self._tries or LF in data or self.surrounds(data):
             return
         head, quoted, tail = data.partition(b'"%s"' % text.encode())
         if not quoted:  # the text is written with escapes

@@ -64,11 +64,9 @@ class AiohttpResponse(Listener):
             if not data:
                 self._timer.begin_wait(remaining)
             while not data and not self._content.is_eof():
-                if self._timer.is_over():  # it fired while this task was being woken
-                    raise TimeoutError
                 self._waiter = self._loop.create_future()
                 await self._waiter
-                data = self._arrived()
+                data = self._arrived() or self._check_limit()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self.close()
             if is_limit(error):
@@ -116,6 +114,16 @@ class AiohttpResponse(Listener):
         if data:
             self._deadlines.has_bytes = True
         return data
+
+    def _check_limit(self) -> bytes:
+        """Return no bytes, unless the limit expired while the task was being woken.
+
+        Raises:
+            TimeoutError: It did.
+        """
+        if self._timer.is_over() and not self._content.is_eof():
+            raise TimeoutError
+        return b""
 
     def _pass_on(self, take: Callable[[bytes], bool]) -> bool:
         """Call `take` with what has arrived; return whether there may be more to wait for."""
