@@ -2,7 +2,7 @@
 
 Each setting is looked up separately, in this order: keyword argument, environment, `lmdeck.toml` or `[tool.lmdeck]` in
 `pyproject.toml` of the working directory or the nearest folder above it up to the project's root, default. No other place is
-read, and nothing at import. `_setting_sources` defines which settings a file may have.
+read, and nothing at import. `lmdeck._settings.sources` defines which settings a file may have.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from msgspec import Struct
 from msgspec.structs import fields, replace
 
 from lmdeck._secret import Secret, redact_url
-from lmdeck._setting_checks import CHECKS
-from lmdeck._setting_sources import (
+from lmdeck._settings.checks import CHECKS
+from lmdeck._settings.sources import (
     FOREIGN_NAMES,
     FoundSetting,
     check_trust,

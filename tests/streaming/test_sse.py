@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmdeck._encoders.event_stream import encode_comment, encode_event
 from lmdeck._limits import Limits
-from lmdeck._streaming.sse import ServerSentEvent, SSEDecoder, encode_comment, encode_event
+from lmdeck._streaming.sse import ServerSentEvent, SSEDecoder
 from lmdeck.errors import MalformedStreamError
 
 BOM = b"\xef\xbb\xbf"

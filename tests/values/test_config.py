@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmdeck import AsyncLMStudio, LMStudio
 from lmdeck._secret import Secret, redact_url
-from lmdeck._setting_sources import CONFIG_FILE_BYTES
+from lmdeck._settings.sources import CONFIG_FILE_BYTES
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import ConfigurationError
 from loopback import Loopback, hello

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck._streaming.sse import encode_event
+from lmdeck._encoders.event_stream import encode_event
 
 if TYPE_CHECKING:
     from lmdeck._encoders.backend_events import Finished, StopReason

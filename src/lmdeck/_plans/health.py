@@ -22,7 +22,7 @@ from lmdeck._responses.server_detection import (
     recognize,
     refine,
 )
-from lmdeck._setting_sources import from_lm_studio, lm_studio_api_ports
+from lmdeck._settings.sources import from_lm_studio, lm_studio_api_ports
 from lmdeck.errors import LMStudioError, TransportError
 from lmdeck.model_info import Health
 

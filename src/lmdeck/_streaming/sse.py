@@ -138,20 +138,3 @@ class SSEDecoder:
     def _pop_event(self) -> ServerSentEvent:
         event, self._event = self._event, ""
         return ServerSentEvent(b"\n".join(self._data), event)
-
-
-def encode_event(data: bytes, event: str | None = None) -> bytes:
-    """Return an event as bytes, each line of `data` as a separate `data:` line.
-
-    Raises:
-        ValueError: The name of the event contains a line end.
-    """
-    if event is not None and ("\n" in event or "\r" in event):
-        raise ValueError("an event's name cannot contain a line end")
-    head = b"" if event is None else b"event: %s\n" % event.encode()
-    return head + b"".join(b"data: %s\n" % line for line in _ANY_END.split(data)) + b"\n"
-
-
-def encode_comment(text: str = "") -> bytes:
-    """Return a comment as bytes; readers ignore it, and proxies do not close the stream as idle."""
-    return b"".join(b": %s\n" % line for line in _ANY_END.split(text.encode())) + b"\n"

@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
 
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._secret import redact_url
-from lmdeck._setting_sources import ROUTE_SETTINGS
+from lmdeck._settings.sources import ROUTE_SETTINGS
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.contrib.httpx2 import AsyncRepairTransport, RepairTransport
 from lmdeck.errors import ConfigurationError

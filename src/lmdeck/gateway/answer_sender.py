@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from lmdeck._streaming.sse import encode_comment
+from lmdeck._encoders.event_stream import encode_comment
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.http import raw_headers
 from lmdeck.server.scope_keys import ABORT, WRITE

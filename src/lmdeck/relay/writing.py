@@ -14,7 +14,7 @@ from lmdeck._encoders.backend_events import (
     ToolArgumentsDelta,
     ToolCallOpened,
 )
-from lmdeck._streaming.sse import encode_comment
+from lmdeck._encoders.event_stream import encode_comment
 from lmdeck._streaming.wire_chunks import without_lone_surrogates
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, ToolCall

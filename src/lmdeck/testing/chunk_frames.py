@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._streaming.sse import SSEDecoder, encode_event
+from lmdeck._encoders.event_stream import encode_event
+from lmdeck._streaming.sse import SSEDecoder
 
 
 def is_done(frame: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from lmdeck._streaming.sse import encode_event
+from lmdeck._encoders.event_stream import encode_event
 
 if TYPE_CHECKING:
     from typing import Self

@@ -18,7 +18,7 @@ from lmdeck._plans.health import check_health, find_local_edition
 from lmdeck._plans.model_lists import ask_json
 from lmdeck._plans.session import Session
 from lmdeck._responses.model_lists import MODEL_LIST_PATHS
-from lmdeck._setting_sources import from_lm_studio
+from lmdeck._settings.sources import from_lm_studio
 from lmdeck._transport.urllib3 import Urllib3Transport
 from lmdeck.cli.doctor.context import CheckResult, CheckSkipped, CheckWarning, DoctorContext
 from lmdeck.cli.doctor.model_checks import check_answer, check_context, check_structured, check_tools

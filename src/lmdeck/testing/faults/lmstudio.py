@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from lmdeck._streaming.sse import encode_event
+from lmdeck._encoders.event_stream import encode_event
 from lmdeck.server.backend import BackendError
 from lmdeck.server.errors import failure_body, native_error
 from lmdeck.testing.faults.declaration import fault, send_first_chunks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from lmdeck._streaming.sse import encode_comment, encode_event
+from lmdeck._encoders.event_stream import encode_comment, encode_event
 from lmdeck.testing import chunk_frames
 from lmdeck.testing.faults.declaration import fault, send_changed, send_first_chunks
 from lmdeck.testing.scripted_answers import Answer

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from lmdeck._streaming.sse import encode_comment
+from lmdeck._encoders.event_stream import encode_comment
 from lmdeck.errors import LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply

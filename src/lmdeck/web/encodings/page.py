@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._streaming.sse import encode_event
+from lmdeck._encoders.event_stream import encode_event
 from lmdeck.errors import LMStudioError
 from lmdeck.events import (
     Chunk,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from lmdeck._secret import redact_url
-from lmdeck._setting_checks import CHECKS
+from lmdeck._settings.checks import CHECKS
 from lmdeck.errors import ConfigurationError
 
 CONFIG_FILE_BYTES = 1 << 20
