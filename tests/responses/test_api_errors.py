@@ -173,6 +173,22 @@ SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = 
                         "n_ctx": 512}},
         ContextLengthError, "It is too much.", {"prompt_tokens": 700, "context_length": 512},
     ),
+    "flag": (400, {"error": True, "message": "Model 'x' not found"}, ModelNotFoundError, "Model 'x' not found.", {}),
+    "problem details": (
+        400, {"title": "Bad Request", "detail": "Prompt exceeds the context length", "status": 400},
+        ContextLengthError, "Bad Request: Prompt exceeds the context length.", {},
+    ),
+    "other names": (
+        400, {"errorCode": "x1", "errorMessage": "No models loaded"}, NoModelLoadedError, "No models loaded.", {"code": "x1"},
+    ),
+    "fault": (400, {"fault": {"faultstring": "Model not found"}}, ModelNotFoundError, "Model not found.", {}),
+    "event as body": (
+        400, b'event: error\ndata: {"error":{"message":"Model not found"}}\n\n', ModelNotFoundError, "Model not found.", {},
+    ),
+    "page in parentheses": (
+        400, {"error": "Upstream said (503 <html><h1>503 Service Unavailable</h1></html>)"},
+        ServerError, "the server answered 400 with a web page", {},
+    ),
     "list": (400, [1, "two"], InvalidRequestError, "1; two.", {}),
     "number": (400, b"42", InvalidRequestError, "42.", {}),
     "number as error": (400, {"error": 42}, InvalidRequestError, "42.", {}),

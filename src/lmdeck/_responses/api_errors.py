@@ -42,6 +42,7 @@ from lmdeck.errors import (
 )
 
 SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of the field
+_NAME = late_pattern(r"(['\"`])[\w./:@\[\]-]{1,80}\1")  # a quoted name is a value, whatever it reads like
 _QUOTED_REQUEST = late_pattern(r"; (?:messages|tools) = [\[{].*", re.DOTALL)  # llama.cpp's, after its message
 
 
@@ -128,7 +129,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
             return CODES[word]
     if status in STATUSES and status != 404:
         return STATUSES[status]
-    if kind := _first(BROAD, words) or _overflow(info):
+    if kind := _first(BROAD, _NAME.sub("''", words)) or _overflow(info):
         return kind
     if info.status is not None and status != info.status:
         return _kind_of_status(info, info.status)

@@ -24,17 +24,31 @@ __all__ = ["RETURNED", "TEXT_CHARS", "ErrorInfo", "decoded_or_text", "read_error
 
 NESTING_LIMIT = 8
 TEXT_CHARS = 4000
-MESSAGE_FIELDS = ("title", "message", "detail", "msg", "reason")
+# The names of fields in small letters without underscores, as `_fields` gives them.
+INNER_FIELDS = ("error", "err", "fault", "exception")
+TITLE_FIELDS = ("title", "message", "msg", "errormessage", "errormsg", "faultstring")
+DETAIL_FIELDS = ("detail", "errordescription", "description", "reason")
+MESSAGE_FIELDS = (*TITLE_FIELDS, *DETAIL_FIELDS)
 CAUSE_FIELDS = ("cause", "metadata", "raw", "innererror")  # OpenRouter has its provider's answer in `metadata.raw`
-PROMPT_FIELDS = ("n_prompt_tokens", "prompt_tokens", "num_prompt_tokens", "input_tokens")
-CONTEXT_FIELDS = ("n_ctx", "context_length", "max_context_length", "context_size", "max_model_len")
-RETURNED = late_pattern(r"\b(?:returned|(?:status|error)(?: code)?:?) ([45]\d\d)\b", re.IGNORECASE)
+QUOTED_FIELDS = (*INNER_FIELDS, "errors", *TITLE_FIELDS, "detail", *CAUSE_FIELDS)  # a tool has a `description` too
+TYPE_FIELDS = ("type", "errortype")
+CODE_FIELDS = ("code", "errorcode")
+STATUS_FIELDS = ("statuscode", "status", "httpstatus")
+PROMPT_FIELDS = ("nprompttokens", "prompttokens", "numprompttokens", "inputtokens")
+CONTEXT_FIELDS = ("nctx", "contextlength", "maxcontextlength", "contextsize", "maxmodellen")
+RETURNED = late_pattern(
+    r"\b(?:returned|(?:status|error)(?: code)?:?) ([45]\d\d)\b"
+    r"|\b([45]\d\d) (?:bad gateway|service (?:temporarily )?unavailable|gateway time-?out|internal server error)\b",
+    re.IGNORECASE,
+)
 _DECODER = json.JSONDecoder()
 _OPENERS = late_pattern(r"[\[{]")
 _CLOSERS = late_pattern(r"[\]}]")
 _EXCEPTIONS = late_pattern(
     r"\b([A-Z]\w{0,60}?)(?:Error|Exception)\b(?! -)"
 )  # "OpenAIException - …" names LiteLLM's provider
+_EVENT_FIELDS = late_pattern(r"^(?:event: ?\w*|data:)\s*", re.MULTILINE)  # a server-sent event as a body
+_DOCUMENT = late_pattern(r"<(?:!doctype html|html)\b", re.IGNORECASE)
 _PAGE = late_pattern(r"<(?:\?xml|!--|(?:!doctype|html|head|body|title|center|h1)\b)", re.IGNORECASE)
 _CUT_MESSAGE = late_pattern(r'"(?:error|message|detail|msg|title|reason)"\s*:\s*"((?:[^"\\]|\\.)*)("?)')
 
@@ -60,7 +74,7 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
             if word and (named := _status_of_name(word)):
                 return named
         if returned := RETURNED.search(self.message):
-            return int(returned[1])
+            return int(returned[1] or returned[2])
         exceptions = (_status_of_name(found[1]) for found in _EXCEPTIONS.finditer(self.message))
         return next((status for status in exceptions if status), None)
 
@@ -89,10 +103,11 @@ def read_error(decoded: object, status: int) -> ErrorInfo:
             sentences += [sentence] if sentence else []
         if not isinstance(error, Mapping):
             break
-        _read_names(error, found)
-        prompt_tokens = _number(error, PROMPT_FIELDS) or prompt_tokens
-        context_length = _number(error, CONTEXT_FIELDS) or context_length
-        error = _message_of(error)
+        fields = _fields(error)
+        _read_names(fields, found)
+        prompt_tokens = _number(fields, PROMPT_FIELDS) or prompt_tokens
+        context_length = _number(fields, CONTEXT_FIELDS) or context_length
+        error = _message_of(fields) or _without_message(fields, error)
     is_page = isinstance(error, str) and _page_start(error) is not None
     return ErrorInfo(
         message=": ".join([*sentences, _message(error, status)]),
@@ -104,9 +119,18 @@ def read_error(decoded: object, status: int) -> ErrorInfo:
     )
 
 
+def _fields(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an error object, with their names in small letters without underscores."""
+    return {str(name).replace("_", "").lower(): value for name, value in error.items()}
+
+
+def _first_of(error: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((error[name] for name in names if error.get(name)), None)
+
+
 def _read_names(error: Mapping[str, Any], found: dict[str, Any]) -> None:
     """Set type, code and field to those of an error object, as far as it has them."""
-    named = {"type": error.get("type", error.get("error_type")), "code": error.get("code"), "param": error.get("param")}
+    named = {"type": _first_of(error, TYPE_FIELDS), "code": _first_of(error, CODE_FIELDS), "param": error.get("param")}
     for name, value in named.items():
         if value is not None and not (name == "type" and value == "error"):
             found[name] = str(value)
@@ -119,7 +143,7 @@ def _number(error: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 def _status_of(error: Mapping[str, Any]) -> str | None:
     """Return the HTTP status that an error object gives as a number, or by its name."""
-    statuses = [error.get(name) for name in ("statusCode", "status_code", "status")]
+    statuses = [error.get(name) for name in STATUS_FIELDS]
     number = next((str(status) for status in statuses if isinstance(status, int) and 400 <= status < 600), None)
     return number or next((str(name) for name in statuses if isinstance(name, str) and _status_of_name(name)), None)
 
@@ -136,10 +160,8 @@ def _embedded(text: str) -> tuple[str, object] | None:
         start = opener.start()
         value = _literal(text, start)
         first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, Mapping) and any(
-            first.get(name) for name in ("error", "errors", *MESSAGE_FIELDS, *CAUSE_FIELDS)
-        ):
-            return text[:start].rstrip(" :-\n"), value
+        if isinstance(first, Mapping) and _first_of(_fields(first), QUOTED_FIELDS):
+            return _EVENT_FIELDS.sub("", text[:start]).rstrip(" :-\n"), value
     return _cut_object(text)
 
 
@@ -177,32 +199,30 @@ def _cut_object(text: str) -> tuple[str, object] | None:
 
 
 def _message_of(error: Mapping[str, Any]) -> object:
-    """Return the inner error of an error object, or its message with its cause.
+    """Return the inner error of an error object, or its message with its details and cause.
 
     Servers name the message differently: LM Studio `title`, FastAPI `detail`, others `msg`, `reason` or a list of `errors`;
     NestJS and Spring have the name of the status in `error`, and the message beside it.
     """
-    inner = error.get("error") or _issues(error.get("errors"))
-    message, cause = (
-        next((error[name] for name in names if error.get(name)), None) for names in (MESSAGE_FIELDS, CAUSE_FIELDS)
-    )
+    inner = _first_of(error, INNER_FIELDS) or _issues(error.get("errors"))
+    title, detail, cause = (_first_of(error, names) for names in (TITLE_FIELDS, DETAIL_FIELDS, CAUSE_FIELDS))
+    if detail is error.get("reason") and title:
+        detail = None  # a name of the error, such as Kubernetes' `NotFound`
+    message = f"{title}: {detail}" if isinstance(title, str) and isinstance(detail, str) else title or detail
+    if message and not isinstance(inner, (str, Mapping, list)):
+        inner = None  # a flag, or a number
     if inner and not (isinstance(inner, str) and isinstance(message, str) and message not in inner):
         return inner
     parts = [each for each in (inner, message, cause) if each]
     if len(parts) < 2:
-        return parts[0] if parts else _without_message(error)
+        return parts[0] if parts else None
     return ": ".join(each if isinstance(each, str) else _text_of(each) for each in parts)
 
 
-def _first_of(error: Mapping[str, Any], names: tuple[str, ...]) -> object:
-    return next((error[name] for name in names if error.get(name)), None)
-
-
-def _without_message(error: Mapping[str, Any]) -> str:
+def _without_message(fields: Mapping[str, Any], error: Mapping[str, Any]) -> str:
     """Return an error object as text, but empty if its message is empty."""
-    return (
-        "" if any(error.get(name, ...) in ("", None) for name in ("error", *MESSAGE_FIELDS)) else str(dict(error) or "")
-    )
+    empty = any(fields.get(name, ...) in ("", None) for name in (*INNER_FIELDS, *MESSAGE_FIELDS))
+    return "" if empty or not error else str(dict(error))
 
 
 def _issues(errors: object) -> object:
@@ -246,9 +266,9 @@ def _issue(issue: object) -> str:
 
 
 def _page_start(text: str) -> int | None:
-    """Return where a web page starts, at the begin or after one line, or None."""
-    found = _PAGE.search(text[:TEXT_CHARS])
-    return found.start() if found and "\n" not in text[: found.start()].strip() else None
+    """Return where a web page starts, which is at the begin unless it is a whole document, or None."""
+    found = _PAGE.match(text.lstrip()) or _DOCUMENT.search(text[:TEXT_CHARS])
+    return None if found is None else text.index(found[0])
 
 
 def _without_tags(text: str) -> str:

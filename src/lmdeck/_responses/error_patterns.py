@@ -122,7 +122,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     (
         AnyPattern(
             rf"\bnot support(ed)? {MEDIA}",
-            rf"\b{MEDIA} (is|are) (not|only) (supported|enabled|available)",
+            rf"\b{MEDIA}\b[^.\n]{{0,30}} (is|are|was|were) (not|only)\b",
             r"missing data required for image input",  # Ollama
             r"(failed|unable) to (load|decode|process|preprocess|download|fetch) (the |this )?(image|audio|video)",
             r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
@@ -151,7 +151,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"context overflow(?!\W*policy)",
             r"overflows? the (model'?s )?context",
             r"exceeds? context limit",  # Anthropic
-            r"(prompt|input)( \([^)\n]{0,40}\))? (is )?too long\b",  # Anthropic, vLLM
+            r"(prompt|input)( \([^)\n]{0,40}\))? (is )?too (long|big)\b",  # Anthropic, vLLM, llama-box
             r"longer than the maximum model length",
             r"(input|prompt|token)\b[^.\n]{0,40} exceeds? the maximum (allowed length|number of tokens)",  # SGLang, Gemini
             r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
@@ -165,7 +165,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         ContextLengthError,
     ),
     (
-        AnyPattern(r"no models? (is |are )?(currently )?loaded", r"model (\S+ )?(is |has )?not (been |currently )?loaded"),
+        AnyPattern(r"no models? (is |are )?(currently )?loaded", r"\bmodel\b[^.\n]{0,60}\bnot (been |currently )?loaded"),
         NoModelLoadedError,
     ),
     (AnyPattern(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
@@ -198,7 +198,8 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"\bhealth check timed out",  # llama-swap
             rf"\b(timeout|timed out) waiting for (the )?(\w+ )?({MODEL}|server)",  # Ollama
             rf"\bwaiting for (the )?(\w+ )?({MODEL}|server) to start",
-            r"\bmodel( type \S+| architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
+            r"\bmodel type \S+ (is )?not supported",
+            r"\bmodel( architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
             r"(failed|unable) to allocate\b[^\n]{0,60}\bbuffers?\b",  # llama.cpp
             r"requires more system memory",  # Ollama
             OUT_OF_MEMORY,
@@ -241,7 +242,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"\b_0x[0-9a-f]{4,}\b",  # an obfuscated name in LM Studio's code
             r"cannot read propert(y|ies) of (undefined|null)",
             UNREACHABLE,
-            r"\b(request|connection|operation|prediction|generation) timed out\b",
+            r"\btimed out\b",
         ),
         ServerError,
     ),
@@ -299,12 +300,13 @@ CODES: dict[str, type[APIError]] = {
 LENGTH = (
     r"(?:input|prompt|sequence|context|conversation|messages?|request|model|total|token)s?'?s?"
     r"(?: (?:max\w*|text|tokens?|sequence|ids?|prompt|input|context)){0,2} (?:lengths?|window)\b"
-    r"|(?:context|token|prompt|input) (?:size|count|limit)\b"
+    r"|(?:context|token|prompt|input|batch|kv) (?:size|count|limit)\b"
     r"|max(?:imum)?[ _](?:\w+[ _])?(?:length|len)\b|(?:number of )?(?:\w+ )?tokens\b(?! per)"
 )
 EXCEEDED = (
-    r"exceed\w*|(?:longer|larger|greater|more|bigger|higher) than|too (?:long|large|many|big)|over(?:flow\w*| the)|beyond"
-    r"|surpass\w*|(?:less|fewer|smaller) than|at most|should be|must be (?:less|<)|reached|(?:does|do|did|will)(?: not|n't) fit"
+    r"exceed\w*|(?:longer|larger|greater|more|bigger|higher)(?: \w+)? than|too (?:long|large|many|big)|beyond|reached"
+    r"|over(?:flow\w*| the)|surpass\w*|(?:less|fewer|smaller) than|at most|should be|must be (?:less|<)"
+    r"|(?:does|do|did|will)(?: not|n't) fit"
 )
 OUTPUT_LIMIT = r"max_\w*tokens|(?:output|completion|generated|new) tokens|max_output\w*|n(?:um)?_predict|min_tokens"
 LOADS = (
@@ -348,6 +350,7 @@ BROAD: list[tuple[AnyPattern, type[APIError]]] = [
         AnyPattern(
             r"\bno (\w+ ){0,2}(deployment|router|server|peer|channel|provider|worker|backend|instance)s?\b.{0,60}\bmodel",
             r"\bno model (id|name|with|named|matching|matches|for|could)\b",
+            r"\bonly .{1,60} allowed\b.{0,40}\bmodel\b",  # FastChat
             about(r"(?:models?|deployments?|checkpoints?|adapters?|loras?)\b", MISSING, within=80),
         ),
         ModelNotFoundError,
@@ -405,6 +408,7 @@ STATUSES: dict[int, type[APIError]] = {
     408: ServerError,
     424: ServerError,  # TGI: the generation failed
     429: RateLimitError,
+    501: EndpointNotFoundError,
 }
 # The token counts of an overflow: a number and what it counts, the surest pattern first.
 NUMBER = r"(?P<count>\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?!\.?\d)"
@@ -414,6 +418,7 @@ CONTEXT = (
 LIMIT = r"limit|only|supports|available|allowed|less than|at most|up to"
 PROMPT = r"prompt|inputs?|messages|conversation|history|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
 CONTEXT_LENGTHS = [
+    AnyPattern(rf"\bexceed\w*(?: [a-z]\S*){{0,5}} ?\(?{NUMBER}"),
     AnyPattern(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
     AnyPattern(rf"\b(?:{CONTEXT}|{LIMIT})\b:?[^\d\n.:]{{0,24}}{NUMBER}"),
     AnyPattern(rf"\b{NUMBER}(?:[- ]tokens?)?[- ](?:maximum|context|limit)\b"),
@@ -442,7 +447,11 @@ ENGINE = AnyPattern(
     r"\[(metal|cuda|\w+::\w+)\]",
 )
 # The server is not ready yet; only with status 503, or llama.cpp's type for it.
-LOADING = AnyPattern(r"\bloading (the )?model\b", r"\bmodel\b.{0,200}\b(is (currently |still )?loading|being loaded)\b")
+LOADING = AnyPattern(
+    r"\bloading (the )?model\b",
+    rf"\b({MODEL})\b.{{0,200}}\b(is|are) (currently |still )*(being loaded|loading|starting|initiali[sz]ing|warming)\b",
+    rf"\b({MODEL}|process|server)\b.{{0,80}}\bnot ready yet\b",
+)
 # The validation of the request failed, in responses with a success status.
 VALIDATION = AnyPattern(
     r"^invalid\b",

@@ -43,7 +43,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
     (
         AnyPattern(
             r"\bmmproj\b",
-            rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available)",
+            rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available|loaded|installed|configured)",
             rf"\bnot support(ed)? {MEDIA}",
             r"required for image input",
             r"\bonly '?text\b.{0,40}\b(supported|accepted|allowed)",
@@ -129,7 +129,8 @@ HINTS: list[tuple[AnyPattern, str]] = [
         AnyPattern(
             r"(?<![\w-])--[a-z]+(-[a-z]+)+",
             r"\brequires? (the )?--\w",
-            r"\b(start|launch|run)(ed)? (it |the server |server )?with\b",
+            r"\b(start|launch|run) (it|the server|server) with\b",
+            r"\bserver\b.{0,30}\b(started|launched|run) with(out)?\b",
         ),
         "Start the server with the options that the message names, or leave out the tools and parameters that need them.",
     ),
@@ -180,7 +181,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Omit `reasoning`, or use a reasoning model.",
     ),
     (
-        AnyPattern(r"speculative", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
+        AnyPattern(r"(?<![\w.])speculative(?![\w.])", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
         "Remove `draft_model` (speculative decoding), or choose a draft model of the same family and vocabulary.",
     ),
     (
