@@ -120,7 +120,7 @@ def read_error(decoded: object, status: int) -> ErrorInfo:
 
 
 def _fields(error: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an error object, with their names in small letters without underscores."""
+    """Return the fields of an error object, named in small letters, without underscores."""
     return {str(name).replace("_", "").lower(): value for name, value in error.items()}
 
 
@@ -199,7 +199,7 @@ def _cut_object(text: str) -> tuple[str, object] | None:
 
 
 def _message_of(error: Mapping[str, Any]) -> object:
-    """Return the inner error of an error object, or its message with its details and cause.
+    """Return the inner error of an error object, or its message with its details.
 
     Servers name the message differently: LM Studio `title`, FastAPI `detail`, others `msg`, `reason` or a list of `errors`;
     NestJS and Spring have the name of the status in `error`, and the message beside it.
@@ -266,7 +266,7 @@ def _issue(issue: object) -> str:
 
 
 def _page_start(text: str) -> int | None:
-    """Return where a web page starts, which is at the begin unless it is a whole document, or None."""
+    """Return where a web page starts, or None; only a whole document may follow a sentence."""
     found = _PAGE.match(text.lstrip()) or _DOCUMENT.search(text[:TEXT_CHARS])
     return None if found is None else text.index(found[0])
 
