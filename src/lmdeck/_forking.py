@@ -3,16 +3,22 @@
 A child process must not share connections, locks and queues with its parent. `os.fork()` copies a client with its pool. Two
 processes that write to one socket receive each other's answers, and a lock held by another thread is never released. So every
 owner of such a resource registers a method here, called in the child.
+
+A server written in C, such as uWSGI, forks without Python's hooks. Therefore each request compares `process` with its own
+process, and calls `notice_fork()` if they differ.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
+process = os.getpid()  # whose connections, queues and locks the registered owners have
+_noticing = threading.Lock()
 _methods: WeakKeyDictionary[object, Callable[[Any], None]] = WeakKeyDictionary()
 
 
@@ -39,7 +45,16 @@ def disown(descriptor: int) -> None:
             os.close(null)
 
 
+def notice_fork() -> None:
+    """Call the registered methods if this process was forked without Python's hooks."""
+    with _noticing:
+        if process != os.getpid():
+            _after_fork()
+
+
 def _after_fork() -> None:
+    global process
+    process = os.getpid()
     for owner, method in list(_methods.items()):
         method(owner)
 

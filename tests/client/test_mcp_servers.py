@@ -253,7 +253,7 @@ def test_a_server_that_died_between_two_rounds_is_connected_again(
     assert first.error is None
     assert second.error is None, second.content
     assert first.content != second.content
-    lost = [] if mortal.kind == "http" else [(sys.executable, True)]
+    lost = [] if mortal.kind == "http" else [(f"{sys.executable} {MORTAL}", True)]
     assert [(each.server, each.reconnected) for each in heard] == lost
 
 

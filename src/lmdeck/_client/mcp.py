@@ -19,9 +19,9 @@ from lmdeck.tools.reporting import current_report
 from lmdeck.tools.tool import Tool, snake_case
 
 if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
     from mcp.types import Tool as ServerTool
 
+    from lmdeck._client.mcp_loop import LoopThread
     from lmdeck._client.mcp_server import MCPServer
 
 
@@ -76,40 +76,40 @@ class MCPTools:
         """Connect, in a separate thread.
 
         Raises:
-            ConfigurationError: The `mcp` package is missing, or two tools have the same name.
+            ConfigurationError: The `mcp` package is missing, two tools have the same name, or this block is entered twice.
             ToolError: The server cannot be started or reached, or not in time.
         """
-        _require_mcp()
-        from anyio.from_thread import start_blocking_portal
+        self._check_ready()
+        from lmdeck._client.mcp_loop import LoopThread
 
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal())
-            stack.callback(portal.call, portal.stop, True)
-            server = portal.call(self._make_server)
-            stack.callback(portal.call, server.close)
+            thread = stack.enter_context(LoopThread())
+            server = thread.run(self._make_server())
+            stack.callback(lambda: thread.run(server.close()))
             try:
-                found = portal.call(server.connect)
+                found = thread.run(server.connect())
             except ToolError:
                 _close_later(stack.pop_all())
                 raise
-            self._tools = self._made(found, lambda tool: _sync_handler(portal, server, tool))
-            self._exit = stack.pop_all()
+            self._tools = self._made(found, lambda tool: _sync_handler(thread, server, tool))
+            self._exit, self._server = stack.pop_all(), server
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._tools = []
-        self._exit.close()
+        server, stack = self._forget_server(), self._exit
+        if server is not None and server.is_of_this_process:
+            stack.close()
 
     async def __aenter__(self) -> Self:
         """Connect.
 
         Raises:
-            ConfigurationError: The `mcp` package is missing, or two tools have the same name.
+            ConfigurationError: The `mcp` package is missing, two tools have the same name, or this block is entered twice.
             ToolError: The server cannot be started or reached, or not in time.
         """
-        _require_mcp()
+        self._check_ready()
         server = await self._make_server()
         try:
             found = await server.connect()
@@ -123,10 +123,28 @@ class MCPTools:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        server = self._forget_server()
+        if server is not None and server.is_of_this_process:
+            await server.close()
+
+    def _forget_server(self) -> MCPServer | None:
+        """Return the server of the block that ends, which a forked process leaves to its parent."""
         self._tools = []
         server, self._server = self._server, None
-        if server is not None:
-            await server.close()
+        return server
+
+    def _check_ready(self) -> None:
+        try:
+            import mcp  # noqa: F401 - only to check that it is installed
+        except ImportError as error:
+            raise ConfigurationError(
+                "Tools of MCP servers need the mcp package.", hint="Install it: pip install 'lmdeck[mcp]'."
+            ) from error
+        if self._server is not None:
+            raise ConfigurationError(
+                f"The MCP server {self._address.name!r} is already connected.",
+                hint="Use another `MCPTools` for a block inside this one.",
+            )
 
     async def _make_server(self) -> MCPServer:
         """Create the server object on the event loop that will use it."""
@@ -160,22 +178,18 @@ class MCPTools:
         return list(tools.values())
 
 
-def _require_mcp() -> None:
-    try:
-        import mcp  # noqa: F401 - only to check that it is installed
-    except ImportError as error:
-        raise ConfigurationError(
-            "Tools of MCP servers need the mcp package.", hint="Install it: pip install 'lmdeck[mcp]'."
-        ) from error
+def _sync_handler(thread: LoopThread, server: MCPServer, tool: ServerTool) -> Callable[..., object]:
+    def handler(**arguments: Any) -> object:
+        server.check_usable(tool)
+        return thread.run(server.call(tool, arguments, current_report()))
 
-
-def _sync_handler(portal: BlockingPortal, server: MCPServer, tool: ServerTool) -> Callable[..., object]:
-    return lambda **arguments: portal.call(server.call, tool, arguments, current_report())
+    return handler
 
 
 def _async_handler(server: MCPServer, tool: ServerTool) -> Callable[..., object]:
     async def handler(**arguments: Any) -> object:
-        return await server.call(tool, arguments, current_report())
+        server.check_usable(tool)
+        return await server.on_its_loop(server.call(tool, arguments, current_report()))
 
     return handler
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lmdeck._client.mcp_address import ServerAddress
 from lmdeck._client.mcp_results import read_tool_result
@@ -21,16 +22,19 @@ from lmdeck.tools.tool import ToolFailed
 
 if TYPE_CHECKING:
     import httpx2
-    from mcp import Client
+    from mcp import Client, MCPError
     from mcp.client._transport import ReadStream
     from mcp.shared.message import SessionMessage
     from mcp.types import Tool as ServerTool
 
 MAX_TOOL_PAGES = 50
+MAX_SSE_EVENT_BYTES = 64 << 20  # an image in base64 is often larger than mcp's own limit, 1 MiB
 BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds before reconnecting, doubled with each failure
 CLOSING_SECONDS = 10.0
 LOOP_CYCLES = 10  # enough for the end of a process's output to pass through the tasks that read it
+T = TypeVar("T")
 _log = logging.getLogger("lmdeck.mcp")
+logging.getLogger("mcp").addHandler(logging.NullHandler())  # mcp logs a traceback for each line that is not a message
 
 
 class MCPServer:
@@ -41,6 +45,33 @@ class MCPServer:
         self._connection = _Connection(address)
         self._reconnecting = asyncio.Lock()
         self._failures = 0
+        self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+        self._is_closed = False
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process connected the server; its parent did if it was forked since."""
+        return self._process == os.getpid()
+
+    def check_usable(self, tool: ServerTool) -> None:
+        """Check that a tool can be called here.
+
+        Raises:
+            ToolFailed: The block of its `MCPTools` has ended, or was entered before this process was forked.
+        """
+        reason = "its block has ended" if self._is_closed else "it is connected to the process that forked this one"
+        if self._is_closed or not self.is_of_this_process:
+            raise ToolFailed(
+                f"The tool {tool.name!r} of the MCP server {self._address.name!r} cannot be used here: {reason}. "
+                f"Answer without it."
+            )
+
+    async def on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a coroutine that runs on the loop of the connection, also from another one."""
+        if asyncio.get_running_loop() is self._loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     async def connect(self) -> list[ServerTool]:
         """Connect, within the limit, and return the server's tools.
@@ -58,6 +89,7 @@ class MCPServer:
 
     async def close(self) -> None:
         """Close the connection; errors of the server or the network are logged."""
+        self._is_closed = True
         await self._connection.close()
 
     async def call(self, tool: ServerTool, arguments: dict[str, Any], report: Report) -> object:
@@ -92,14 +124,15 @@ class MCPServer:
         """Return a new connection; if several calls need one, the first opens it.
 
         Raises:
-            ToolFailed: The server cannot be reached.
+            ToolFailed: The server cannot be reached, or the block has ended meanwhile.
         """
         async with self._reconnecting:
             if self._connection is not old:
                 return self._connection
             await old.close()
             await asyncio.sleep(min(BACKOFF * 2**self._failures, MAX_BACKOFF))
-            new_connection = _Connection(self._address)
+            self.check_usable(tool)
+            self._connection = new_connection = _Connection(self._address)
             try:
                 await new_connection.open()
             except _Unreachable as error:
@@ -110,7 +143,6 @@ class MCPServer:
                     f"reconnected. Answer without it."
                 ) from error
             self._failures = 0
-            self._connection = new_connection
             report(ToolServerLost(server=self._address.name, reason=old.reason, reconnected=True))
             return new_connection
 
@@ -149,6 +181,7 @@ class _Connection:
         self._status = 0  # of the last HTTP response
         self._answered = 0  # HTTP requests for which at least the response head arrived
         self._session_is_lost = False
+        self._is_open = False
 
     @property
     def is_gone(self) -> bool:
@@ -171,10 +204,10 @@ class _Connection:
         try:
             return await asyncio.wait_for(opened, self._address.timeout)
         except TimeoutError as error:
-            self._aborting.set()
+            self._abort()
             raise _Unreachable(f"it did not answer within {self._address.timeout:g} s") from error
         except asyncio.CancelledError:
-            self._aborting.set()
+            self._abort()
             raise
         except Exception as error:
             raise _Unreachable(_describe(error) + self._status_note()) from error
@@ -187,7 +220,7 @@ class _Connection:
             _ConnectionLost: The connection broke.
         """
         from mcp import MCPError
-        from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, REQUEST_TIMEOUT
+        from mcp.types import PARSE_ERROR
 
         if self._client is None or self.is_gone:
             raise _ConnectionLost(self.reason, may_have_started=False)
@@ -195,13 +228,13 @@ class _Connection:
         try:
             result = await self._client.call_tool(name, arguments, read_timeout_seconds=limit)
         except MCPError as error:
-            if error.code == REQUEST_TIMEOUT:
+            if _is_timeout(error):
                 raise ToolFailed(
                     f"The tool {name!r} of the MCP server {self._address.name!r} timed out after {limit:g} s."
                 ) from error
-            if error.code == CONNECTION_CLOSED:
+            if _is_closed(error):
                 raise await self._lost(answered) from error
-            if self._session_is_lost and error.code in (INTERNAL_ERROR, INVALID_REQUEST):
+            if self._session_is_lost:
                 self._closing.set()
                 raise _ConnectionLost("the server does not know the session", may_have_started=False) from error
             if error.code == PARSE_ERROR:
@@ -217,9 +250,17 @@ class _Connection:
 
     async def close(self) -> None:
         """Close the connection, and wait until the server's process has ended."""
-        self._closing.set()
+        if self._is_open:
+            self._closing.set()
+        else:
+            self._abort()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
+
+    def _abort(self) -> None:
+        """Give up, without waiting until the server's process has ended."""
+        self._closing.set()
+        self._aborting.set()
 
     def _unreadable_result(self) -> ToolFailed:
         return ToolFailed(
@@ -244,13 +285,17 @@ class _Connection:
         return _ConnectionLost(self.reason, may_have_started=not was_refused)
 
     async def _note_answer(self, response: httpx2.Response) -> None:
-        """Count a response.
+        """Count a response, and note that the server does not know the session any more.
 
-        A restarted server rejects the session with 404, as specified, or with 400.
+        A restarted server rejects a message of the session with 404, as specified, or with 400 and a sentence about it.
         """
         self._answered += 1
         self._status = response.status_code
-        self._session_is_lost |= "mcp-session-id" in response.request.headers and response.status_code in (400, 404)
+        request = response.request
+        if request.method == "POST" and "mcp-session-id" in request.headers:
+            self._session_is_lost |= self._status == 404 or (
+                self._status == 400 and b"session" in (await response.aread()).lower()
+            )
 
     async def _run(self, opened: asyncio.Future[list[ServerTool]]) -> None:
         import anyio
@@ -265,6 +310,7 @@ class _Connection:
                 watch.start_soon(cancel_on_abort, watch.cancel_scope)
                 async with Client(self._transport()) as self._client:
                     tools = await _list_tools(self._client)
+                    self._is_open = True
                     if not opened.done():
                         opened.set_result(tools)
                     await self._closing.wait()
@@ -301,7 +347,10 @@ class _Connection:
                 headers=dict(address.headers), timeout=limits, event_hooks={"response": [self._note_answer]}
             )
             http = await stack.enter_async_context(client)
-            yield await stack.enter_async_context(streamable_http_client(str(address.url), http_client=http))
+            messages = streamable_http_client(
+                str(address.url), http_client=http, max_sse_event_size=MAX_SSE_EVENT_BYTES
+            )
+            yield await stack.enter_async_context(messages)
 
 
 class _StreamWithEndEvent:
@@ -335,15 +384,22 @@ class _StreamWithEndEvent:
 
 
 async def _list_tools(client: Client) -> list[ServerTool]:
+    """Return all tools of a server.
+
+    Raises:
+        _Unreachable: The list is longer than the limit, or repeats itself.
+    """
     found: list[ServerTool] = []
+    seen: set[str | None] = set()
     cursor = None
-    for _ in range(MAX_TOOL_PAGES):
+    while cursor not in seen and len(seen) < MAX_TOOL_PAGES:
+        seen.add(cursor)
         page = await client.list_tools(cursor=cursor)
         found += page.tools
         cursor = page.next_cursor
         if cursor is None:
-            break
-    return found
+            return found
+    raise _Unreachable(f"its list of tools does not end after {len(seen)} pages")
 
 
 def _may_be_repeated(tool: ServerTool) -> bool:
@@ -360,14 +416,30 @@ def _is_refused(error: BaseException) -> bool:
     return isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
 
 
+def _is_timeout(error: MCPError) -> bool:
+    """Whether mcp stopped waiting; a server may use the same code for a session that it does not know."""
+    from mcp.types import REQUEST_TIMEOUT
+
+    return error.code == REQUEST_TIMEOUT and error.message.endswith("timed out")
+
+
+def _is_closed(error: MCPError) -> bool:
+    """Whether mcp lost the connection; a server may use the same code for any error of its own."""
+    from mcp.types import CONNECTION_CLOSED
+
+    return error.code == CONNECTION_CLOSED and error.message.startswith(("Connection closed", "SSE stream "))
+
+
 def _describe(error: BaseException) -> str:
     """Return a description of an error, or of the first one in a group."""
     from mcp import MCPError
-    from mcp.types import CONNECTION_CLOSED, PARSE_ERROR
+    from mcp.types import PARSE_ERROR
 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED:
+    if isinstance(error, _Unreachable):
+        return str(error)
+    if isinstance(error, MCPError) and _is_closed(error):
         return "it closed the connection"
     if isinstance(error, ValueError) or (
         isinstance(error, MCPError) and error.code == PARSE_ERROR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import random
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
 
+from lmdeck import _forking
 from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._late_patterns import late_pattern
@@ -138,6 +140,8 @@ class Session:
         Raises:
             ConfigurationError: The body cannot be written as JSON.
         """
+        if _forking.process != os.getpid():
+            _forking.notice_fork()
         request_id, fields = f"req_{random.getrandbits(48):012x}", body or {}
         request = WireRequest(
             method=method,
