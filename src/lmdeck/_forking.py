@@ -54,9 +54,9 @@ def notice_fork() -> None:
 
 def _after_fork() -> None:
     global process
-    process = os.getpid()
     for owner, method in list(_methods.items()):
         method(owner)
+    process = os.getpid()  # at the end: until then, other threads must wait in `notice_fork`
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,9 +1,14 @@
-"""An MCP server by hand that writes other things than messages to its standard output, and refuses with escape sequences."""
+"""An MCP server by hand that writes other things than messages to its standard output, and refuses with escape sequences.
+
+With the name of a file, it appends a line to it at each start, and answers nothing from its second start on.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 NOISE = b"log line\n{half\n\xff\xfe\n"
@@ -12,7 +17,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "initialize": {
         "protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "noisy", "version": "1"},
     },
-    "tools/list": {"tools": [{"name": name, "inputSchema": SCHEMA} for name in ("work", "refuse")]},
+    "tools/list": {"tools": [{"name": name, "inputSchema": SCHEMA} for name in ("work", "refuse", "die")]},
     "work": {"content": [{"type": "text", "text": "done"}]},
 }  # fmt: skip
 
@@ -23,13 +28,20 @@ def answer(message: dict[str, Any]) -> dict[str, Any]:
     name = message["params"]["name"] if name == "tools/call" else name
     if name in ANSWERS:
         return {"result": ANSWERS[name]}
-    return {"error": {"code": -32601, "message": "no \x1b[31mway\u202e"}}
+    return {"error": {"code": -32000, "message": "no \x1b[31mway\u202e"}}
 
 
 if __name__ == "__main__":
+    starts = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    if starts is not None:
+        with starts.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+    is_silent = starts is not None and len(starts.read_text().splitlines()) > 1
     for line in sys.stdin:
         request = json.loads(line)
-        if "id" in request:
+        if request.get("params", {}).get("name") == "die":
+            os._exit(1)
+        if "id" in request and not is_silent:
             reply = {"jsonrpc": "2.0", "id": request["id"], **answer(request)}
             sys.stdout.buffer.write(NOISE + json.dumps(reply).encode() + b"\n")
             sys.stdout.buffer.flush()

@@ -15,6 +15,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +41,7 @@ from ports import free_port
 
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
 MORTAL = str(Path(__file__).with_name("mcp_mortal.py"))
+NOISY = str(Path(__file__).with_name("mcp_noisy.py"))
 EVERYTHING = "@modelcontextprotocol/server-everything"
 EVERYTHING_VERSION = "2026.8.31"
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -198,8 +200,19 @@ def test_other_output_between_messages_is_skipped_and_a_refusal_is_escaped(is_as
             run.call("refuse")
         assert r"no \x1b[31mway\u202e" in str(caught.value)
 
-    noisy = str(Path(__file__).with_name("mcp_noisy.py"))
-    by_hand(MCPTools(command=sys.executable, args=[noisy]), work, is_async=is_async)
+    by_hand(MCPTools(command=sys.executable, args=[NOISY]), work, is_async=is_async)
+
+
+def http_answer(request: Request, session: str = "one") -> list[Step]:
+    """Answer as a server over HTTP, which has no stream of its own, and says so with 404 instead of 405."""
+    if request.method != "POST" or "id" not in request.json:
+        return text_answer("", 404 if request.method != "POST" else 202)
+    body = {"jsonrpc": "2.0", "id": request.json["id"], **mcp_answer(request.json)}
+    return json_answer(body, mcp_session_id=session)
+
+
+def _error(code: int, message: str, status: int = 400) -> list[Step]:
+    return json_answer({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}, status)
 
 
 @BOTH
@@ -208,17 +221,16 @@ def test_other_output_between_messages_is_skipped_and_a_refusal_is_escaped(is_as
     [
         (text_answer(b"{half", content_type="application/json"), "the call may have taken effect"),
         (text_answer("no", 500), r"refused the call.*HTTP status 500"),
+        (_error(-32000, "card declined"), r"refused the call: card declined \(HTTP status 400\)"),
+        (_error(-32001, "no such account"), "refused the call: no such account"),
+        (text_answer("", 202), "refused the call.*202 Accepted"),
     ],
 )
 def test_a_result_over_http_that_cannot_be_read(answer: list[Step], words: str, is_async: bool) -> None:
-    """It may have taken effect all the same; a refusal names its status."""
+    """It may have taken effect all the same; a refusal names its status, and its code means nothing."""
 
     def respond(request: Request) -> list[Step]:
-        if request.method != "POST" or "id" not in request.json:
-            return text_answer("", 405 if request.method != "POST" else 202)
-        if request.json["method"] == "tools/call":
-            return answer
-        return json_answer({"jsonrpc": "2.0", "id": request.json["id"], **mcp_answer(request.json)})
+        return answer if b"tools/call" in request.body else http_answer(request)
 
     def work(run: Run) -> None:
         with pytest.raises(ToolFailed, match=words):
@@ -227,6 +239,54 @@ def test_a_result_over_http_that_cannot_be_read(answer: list[Step], words: str, 
     with Loopback(respond) as server:
         by_hand(MCPTools(server.url), work, is_async=is_async)
         assert sum(b"tools/call" in request.body for request in server.requests) == 1
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "forgotten",
+    [
+        _error(-32001, "Session not found", 404),
+        _error(-32000, "Bad Request: No valid session ID provided"),
+        text_answer("gone", 404),
+    ],
+    ids=["404", "400", "text"],
+)
+def test_a_session_that_the_server_has_forgotten(fake: FakeLMStudio, forgotten: list[Step], is_async: bool) -> None:
+    """The call is made in a new session, once, and an event says so."""
+    sessions: list[str] = []
+    called: list[str] = []
+
+    def respond(request: Request) -> list[Step]:
+        session = request.headers.get("mcp-session-id", "")
+        if b'"initialize"' in request.body:
+            sessions.append(f"session {len(sessions)}")
+        if b"tools/call" not in request.body:
+            return http_answer(request, sessions[-1] if sessions else "")
+        if called and session == "session 0":
+            return forgotten
+        called.append(session)
+        return http_answer(request)
+
+    fake.tool_call("work").tool_call("work").reply("Done.")
+    with Loopback(respond) as server:
+        reply, heard = run(fake, MCPTools(server.url), lambda event: None, is_async=is_async)
+    assert [result.content for one in reply.rounds for result in one.results] == ["done", "done"]
+    assert called == ["session 0", "session 1"]
+    assert [event.reconnected for event in heard] == [True]
+
+
+@BOTH
+def test_a_list_of_tools_without_an_end(is_async: bool) -> None:
+    """It is an error: an incomplete list would hide tools."""
+
+    def respond(request: Request) -> list[Step]:
+        if b"tools/list" not in request.body:
+            return http_answer(request)
+        page = {"tools": [], "nextCursor": "again"}
+        return json_answer({"jsonrpc": "2.0", "id": request.json["id"], "result": page})
+
+    with Loopback(respond) as server, pytest.raises(ToolError, match="does not end"):
+        by_hand(MCPTools(server.url), lambda run: None, is_async=is_async)
 
 
 # --- a server that dies -----------------------------------------------------------------------------------------------------
@@ -556,3 +616,104 @@ def test_a_failed_tool_is_an_event_of_the_run(fake: FakeLMStudio, everything: st
         is_async=False,
     )
     assert len(fake.requests) == 2
+
+
+# --- blocks, loops and processes ---------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_block_that_is_left_while_its_server_starts_again(tmp_path: Path, is_async: bool) -> None:
+    """The call ends, and no process is left, although the new one answers nothing."""
+    starts = tmp_path / "starts"
+
+    def pids() -> list[int]:
+        return [int(line) for line in starts.read_text().splitlines()]
+
+    async def aleave() -> None:
+        async with MCPTools(command=sys.executable, args=[NOISY, str(starts)]) as tools:
+            die = next(tool.handler for tool in tools if tool.name == "die")
+            with pytest.raises(ToolFailed):
+                await die()
+            calling = asyncio.ensure_future(die())
+            await asyncio.to_thread(until, lambda: len(pids()) == 2)
+        with pytest.raises(ToolFailed):
+            await calling
+
+    def leave() -> None:
+        with MCPTools(command=sys.executable, args=[NOISY, str(starts)]) as tools, ThreadPoolExecutor(1) as threads:
+            die = next(tool.handler for tool in tools if tool.name == "die")
+            with pytest.raises(ToolFailed):
+                die()
+            calling = threads.submit(die)
+            until(lambda: len(pids()) == 2)
+            tools.__exit__(None, None, None)
+            with pytest.raises(ToolFailed):
+                calling.result(PATIENCE)
+
+    if is_async:
+        asyncio.run(aleave())
+    else:
+        leave()
+    assert len(pids()) == 2
+    until(lambda: not any(map(_is_running, pids())))
+
+
+@BOTH
+def test_tools_outside_their_block(tmp_path: Path, is_async: bool) -> None:
+    """Their calls fail and start nothing; a second block inside the first is refused."""
+    starts = tmp_path / "starts"
+    tools = MCPTools(command=sys.executable, args=[NOISY, str(starts)])
+    kept: list[Tool[..., Any]] = []
+
+    def work(run: Run) -> None:
+        kept.append(run.tool("work"))
+        with pytest.raises(ConfigurationError, match="already connected"):
+            by_hand(tools, lambda _: None, is_async=False)
+
+    by_hand(tools, work, is_async=is_async)
+    with pytest.raises(ToolFailed, match="its block has ended"):
+        asyncio.run(kept[0].handler()) if is_async else kept[0].handler()
+    assert len(starts.read_text().splitlines()) == 1
+
+
+def test_tools_on_another_loop_than_their_own(fake: FakeLMStudio) -> None:
+    """A sync client in a thread calls them where they are connected."""
+
+    async def main() -> None:
+        async with MCPTools(command=sys.executable, args=[NOISY]) as tools:
+
+            def ask() -> Reply:
+                with lm(fake.base_url) as client:
+                    return client.chat().user("Hi").with_tools(tools).run()
+
+            reply = await asyncio.to_thread(ask)
+        assert [result.content for one in reply.rounds for result in one.results] == ["done"]
+
+    fake.tool_call("work").reply("Done.")
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_inside_a_block_that_is_never_left() -> None:
+    """The child cannot use its parent's server, and leaves the block at once; the parent's program ends."""
+    script = f"""
+import os, sys
+from lmdeck import MCPTools, ToolFailed
+
+tools = MCPTools(command=sys.executable, args=[{NOISY!r}])
+tools.__enter__()
+work = next(tool.handler for tool in tools if tool.name == "work")
+child = os.fork()
+if not child:
+    try:
+        work()
+    except ToolFailed as error:
+        tools.__exit__(None, None, None)
+        sys.exit(0 if "forked" in str(error) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert work() == "done"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=4 * PATIENCE, check=False
+    )
+    assert (done.stderr, done.returncode) == ("", 0)

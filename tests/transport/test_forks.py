@@ -163,12 +163,36 @@ runner.run(ask("after"))
 runner.run(lm.aclose())
 runner.close()
 """
+WITHOUT_HOOKS = """
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
+os.fork = ctypes.PyDLL(None).fork  # as a server written in C does, such as uWSGI
+lm, alm = LMStudio(**SETTINGS), AsyncLMStudio(**SETTINGS)
+
+def ask(question):
+    assert lm.chat().user(question).send().content == question
+
+async def aask(question):
+    assert (await alm.chat().user(question).send()).content == question
+
+def work(who):
+    with ThreadPoolExecutor(4) as threads:  # whoever notices the fork first, the others wait for it
+        list(threads.map(ask, [f"{who} {number}" for number in range(8)]))
+    asyncio.run(aask(who))
+
+work("before")
+children = [in_child(lambda: work(f"child{child}")) for child in range(3)]
+work("parent")
+waited(*children)
+work("after")
+"""
 
 
 @pytest.mark.parametrize(
     "script",
-    [SYNC, SEVERAL_THREADS, POOL, ASYNC, ASYNC_BETWEEN_RUNS],
-    ids=["sync", "threads", "multiprocessing", "async", "async-between-runs"],
+    [SYNC, SEVERAL_THREADS, POOL, ASYNC, ASYNC_BETWEEN_RUNS, WITHOUT_HOOKS],
+    ids=["sync", "threads", "multiprocessing", "async", "async-between-runs", "without-hooks"],
 )
 def test_every_process_gets_its_own_answers(script: str) -> None:
     """Whoever forks, and whatever the others are doing."""

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+ENDING_SECONDS = 2.0
 T = TypeVar("T")
 
 
@@ -37,15 +38,17 @@ class LoopThread:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.run(_cancel_others())
+        self.run(_end_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
-async def _cancel_others() -> None:
-    """Cancel all tasks of this loop but the current one, and wait for their end."""
+async def _end_others() -> None:
+    """Wait for the end of all other tasks of this loop: calls that have just lost their server. The rest is cancelled."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        await asyncio.wait(tasks, timeout=ENDING_SECONDS)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -322,6 +322,8 @@ class _Connection:
             _log.info("The connection to the MCP server %r ended: %s", self._address.name, _describe(error))
         finally:
             self._closing.set()
+            if not opened.done():
+                opened.set_exception(_Unreachable("its block was left meanwhile"))
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[tuple[Any, Any]]:
