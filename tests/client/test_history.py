@@ -94,6 +94,9 @@ def test_it_goes_to_a_file_and_back(tmp_path: Path) -> None:
     for bad in ("{", "5", '{"messages": 5}', "[5]", '[{"role": "x"}]', "[" * 100_000):
         with pytest.raises(ConfigurationError):
             History.from_json(bad)
+    file.write_text("{")
+    with pytest.raises(ConfigurationError, match=r"talk\.json: The history is not JSON"):
+        History.load(file)
 
 
 def test_a_chat_takes_it_and_a_run_gives_it_back(fake: FakeLMStudio) -> None:

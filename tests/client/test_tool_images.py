@@ -39,7 +39,7 @@ def uri(data: bytes, kind: str = "png") -> str:
 @dataclasses.dataclass
 class Shot:
     title: str
-    picture: lmdeck.Image
+    picture: lmdeck.Image | bytes
 
 
 BASE64 = base64.b64encode(PNG).decode()
@@ -55,6 +55,7 @@ RETURNED: dict[str, tuple[Callable[[], object], str]] = {
     "a tuple": (lambda: ("Taken.", PNG), "Taken.\n[image 1]"),
     "a dict": (lambda: {"title": "Home", "shot": PNG}, '{"title":"Home","shot":"[image 1]"}'),
     "a dataclass": (lambda: Shot("Home", lmdeck.Image(PNG)), '{"title":"Home","picture":"[image 1]"}'),
+    "bytes in a dataclass": (lambda: [Shot("Home", PNG)], '[{"title":"Home","picture":"[image 1]"}]'),
     "MCP's content": (lambda: {"type": "image", "data": BASE64, "mimeType": "image/png"}, "[image 1]"),
     "MCP's object": (lambda: SimpleNamespace(type="image", data=BASE64, mime_type="image/png"), "[image 1]"),
     "OpenAI's part": (lambda: {"type": "image_url", "image_url": {"url": uri(PNG)}}, "[image 1]"),

@@ -190,7 +190,10 @@ class History(Struct, frozen=True):
             ConfigurationError: The file does not contain a history.
             OSError: It cannot be read.
         """
-        return cls.from_json(Path(path).read_bytes())
+        try:
+            return cls.from_json(Path(path).read_bytes())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{os.fspath(path)}: {error.message}", hint=error.hint) from error
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from lmdeck._text import replace_lone_surrogates
 from lmdeck.images import Image, image_kind
 
 MAX_TEXT = 1 << 20
+_BINARY = (bytes, bytearray, memoryview)
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]+", re.IGNORECASE)
 
 
@@ -44,12 +47,17 @@ def result_text(result: object) -> str:
 
 def _text(result: object, images: list[Image]) -> str:
     try:
-        plain = _without_images(result, images)
+        return _plain_text(_without_images(result, images), images)
     except RecursionError as error:
         raise TypeError(f"a {type(result).__name__} cannot be written as JSON: it contains itself") from error
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise TypeError(f"a {type(result).__name__} cannot be written as JSON: {error}") from error
+
+
+def _plain_text(plain: object, images: list[Image]) -> str:
     if isinstance(plain, str):
         return plain
-    if isinstance(plain, (bytes, bytearray, memoryview)):
+    if isinstance(plain, _BINARY):
         data = bytes(plain)
         try:
             return data.decode()
@@ -57,15 +65,7 @@ def _text(result: object, images: list[Image]) -> str:
             return base64.b64encode(data).decode()
     if images and isinstance(plain, list) and all(isinstance(item, str) for item in plain):
         return "\n".join(plain)
-
-    def plain_value(value: object) -> object:
-        image = _as_image(value)
-        return _plain(value) if image is None else _placeholder(image, images)
-
-    try:
-        return msgspec.json.encode(plain, enc_hook=plain_value).decode()
-    except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
-        raise TypeError(f"a {type(result).__name__} cannot be written as JSON: {error}") from error
+    return msgspec.json.encode(plain, enc_hook=partial(_plain_or_placeholder, images)).decode()
 
 
 def _without_images(value: object, images: list[Image]) -> object:
@@ -82,7 +82,15 @@ def _without_images(value: object, images: list[Image]) -> object:
         }
     if isinstance(value, (list, tuple)):
         return [_without_images(item, images) for item in value]
+    if is_dataclass(value) or isinstance(value, msgspec.Struct):
+        plain = partial(_plain_or_placeholder, images)
+        return _without_images(msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=plain), images)
     return value
+
+
+def _plain_or_placeholder(images: list[Image], value: object) -> object:
+    image = _as_image(value)
+    return _plain(value) if image is None else _placeholder(image, images)
 
 
 def _placeholder(image: Image, images: list[Image]) -> str:

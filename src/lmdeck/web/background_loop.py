@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from lmdeck._forking import on_fork
+from lmdeck._forking import notice_fork, on_fork
 from lmdeck._native_threads import start_native_thread
 from lmdeck.web.native_loop import new_event_loop, wait_for
 
@@ -30,6 +30,7 @@ class _BackgroundLoop:
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop; start it at first use."""
+        notice_fork()
         with self._lock:
             if self._loop is None:
                 self._loop = new_event_loop()
