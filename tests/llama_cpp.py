@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +108,17 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def llama_url(launch_llama: Launch) -> Iterator[str]:
-    """A server with a context of 1024 tokens, its address."""
+    """A server with a context of 1024 tokens that has loaded its model, its address."""
     with launch_llama("--ctx-size", "1024", "--jinja") as url:
+        _wait_until_loaded(url)
         yield url
+
+
+def _wait_until_loaded(url: str) -> None:
+    """Wait for the model: otherwise the attempts of a test's first request depend on how fast the machine is."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=PATIENCE):
+            return
+        time.sleep(0.1)
+    pytest.fail("llama.cpp's server does not load its model")
