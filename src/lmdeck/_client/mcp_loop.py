@@ -45,7 +45,10 @@ class LoopThread:
 
 
 async def _end_others() -> None:
-    """Wait for the end of all other tasks of this loop: calls that have just lost their server. The rest is cancelled."""
+    """Wait for the end of all other tasks of this loop.
+
+    They are calls that have just lost their server; one that does not end is cancelled.
+    """
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if tasks:
         await asyncio.wait(tasks, timeout=ENDING_SECONDS)

@@ -68,7 +68,7 @@ class MCPServer:
             )
 
     async def on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a coroutine that runs on the loop of the connection, also from another one."""
+        """Run a coroutine on the loop of the connection, also from another loop."""
         if asyncio.get_running_loop() is self._loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
@@ -419,14 +419,20 @@ def _is_refused(error: BaseException) -> bool:
 
 
 def _is_timeout(error: MCPError) -> bool:
-    """Whether mcp stopped waiting; a server may use the same code for a session that it does not know."""
+    """Whether mcp stopped waiting.
+
+    A server may use the same code for a session that it does not know.
+    """
     from mcp.types import REQUEST_TIMEOUT
 
     return error.code == REQUEST_TIMEOUT and error.message.endswith("timed out")
 
 
 def _is_closed(error: MCPError) -> bool:
-    """Whether mcp lost the connection; a server may use the same code for any error of its own."""
+    """Whether mcp lost the connection.
+
+    A server may use the same code for any error of its own.
+    """
     from mcp.types import CONNECTION_CLOSED
 
     return error.code == CONNECTION_CLOSED and error.message.startswith(("Connection closed", "SSE stream "))
