@@ -11,7 +11,6 @@ LAYERS: dict[str, int] = {
     # values
     "lmdeck._compatibility": 0,
     "lmdeck._event_bus": 0,
-    "lmdeck._forking": 0,
     "lmdeck._late_patterns": 0,
     "lmdeck._limits": 0,
     "lmdeck._redaction": 0,
@@ -39,6 +38,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._streaming": 2,
     # how they travel, and what is stored
     "lmdeck._files": 3,
+    "lmdeck._forking": 3,
     "lmdeck._incoming": 3,
     "lmdeck._native_threads": 3,
     "lmdeck._pipeline": 3,
