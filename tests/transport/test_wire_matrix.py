@@ -2,7 +2,7 @@
 
 After it the same client gets the right result of the same operation, on whatever connection it has kept. `make test` runs a
 sample of it, another one with `LMDECK_WIRE_SEED`; `make wire` runs all and prints a table. `LMDECK_WIRE` is a number of cells,
-`all`, or names of faults with commas between them.
+`all`, or names of faults with semicolons between them.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def tried() -> list[tuple[str, str, bool]]:
     """Return the cells that are run."""
     if SAMPLE.isdecimal():
         return random.Random(SEED).sample(CASES, int(SAMPLE))
-    return [case for case in CASES if SAMPLE == "all" or case[0] in SAMPLE.split(",")]
+    return [case for case in CASES if SAMPLE == "all" or case[0] in SAMPLE.split(";")]
 
 
 class FaultyServer:
