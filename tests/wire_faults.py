@@ -270,6 +270,8 @@ REFUSALS: dict[str, Fault] = {
     "token in a page": Fault(refusal(403, PAGE.format(f"403 {TOKEN}"), "text/html"), ERROR),
     "model unknown": Fault(refusal(400, {"error": "Model does not exist"}), ERROR),
     "model not found": Fault(refusal(404, {"error": {"message": 'Cannot find model "m"'}}), ERROR),
+    "500 in broken gzip": Fault(refusal(500, "no gzip", content_encoding="gzip"), ERROR),
+    "500 in broken chunks": Fault(lambda _: [head(500, transfer_encoding="chunked") + b"xyz\r\n", CLOSE], ERROR),
     "error without end": Fault(lambda _: [head(500, content_length=10**9), *[b"no! " * 65536] * 20, CLOSE], ERROR),
 }  # fmt: skip
 GROUPS = {

@@ -278,6 +278,23 @@ def test_an_endless_refusal_is_read_up_to_a_limit(way: Way) -> None:
     assert isinstance(error, ServerError)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [head(500, transfer_encoding="chunked") + b"xyz\r\n", CLOSE],
+        text_answer("no gzip", 500, content_encoding="gzip"),
+        [head(500, content_length=99) + b"cut", CLOSE],
+    ],
+    ids=["chunks", "gzip", "cut"],
+)
+def test_a_refusal_that_cannot_be_read_keeps_its_status(way: Way, answer: Answer) -> None:
+    """The status says more than that the body is broken, and is what decides whether to ask again."""
+    with Loopback(answer) as server:
+        error = way.fail(server.url)
+    assert isinstance(error, ServerError)
+    assert error.status == 500
+
+
 def test_nothing_listens(way: Way) -> None:
     """A wrong port is told with the address, and what to start."""
     url = f"http://127.0.0.1:{free_port()}"

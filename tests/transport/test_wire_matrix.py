@@ -123,15 +123,43 @@ def tried() -> list[tuple[str, str, bool]]:
     return [case for case in CASES if SAMPLE == "all" or case[0] in SAMPLE.split(";")]
 
 
-class FaultyServer:
-    """A server that puts a fault in front of one operation of a fake that answers rightly."""
+class RightAnswers:
+    """The answers of a fake, which answers equal requests with the same bytes."""
 
-    def __init__(self, fake: FakeLMStudio, operation: Operation, fault: Fault) -> None:
+    def __init__(self, fake: FakeLMStudio) -> None:
         self._host = str(urlsplit(fake.base_url).netloc)
         self._fake = fake
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str, bytes], Whole] = {}
+
+    def to(self, request: Request) -> Whole:
+        """Return the answer to a request."""
+        key = (request.method, request.path, request.body)
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._asked(request)
+            return self._known[key]
+
+    def _asked(self, request: Request) -> Whole:
+        self._fake.reset()
+        self._fake.add_model("m")
+        self._fake.plan_download("new")
+        self._fake.when(lambda sent: sent.last_user == "Add" and not has_result(sent)).tool_call("add", a=1, b=2)
+        self._fake.when(lambda sent: sent.last_user == "JSON").reply(JSON)
+        self._fake.when(lambda _: True).reply(TEXT)
+        with closing(http.client.HTTPConnection(self._host, timeout=PATIENCE)) as connection:
+            connection.request(request.method, request.path, request.body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return Whole(response.status, response.headers["content-type"], response.read())
+
+
+class FaultyServer:
+    """A server that puts a fault in front of one operation, and otherwise answers rightly."""
+
+    def __init__(self, answers: RightAnswers, operation: Operation, fault: Fault) -> None:
+        self._answers = answers
         self._operation = operation
         self._fault = fault
-        self._lock = threading.Lock()
         self._unsettled: list[tuple[int, threading.Event]] = []
         self.is_broken = True
         self.count = 0  # of the requests that the fault is meant for
@@ -151,8 +179,7 @@ class FaultyServer:
             connection.wait_received()
 
     def _answer(self, request: Request) -> Iterable[Step]:
-        with self._lock:
-            whole = self._whole(request)
+        whole = self._answers.to(request)
         right: list[Step] = [whole.head + whole.body]
         if request.path not in self._operation.path.split() or not self._operation.meets_fault(request):
             return right
@@ -170,24 +197,12 @@ class FaultyServer:
         else:
             yield from steps
 
-    def _whole(self, request: Request) -> Whole:
-        self._fake.reset()
-        self._fake.add_model("m")
-        self._fake.plan_download("new")
-        self._fake.when(lambda sent: sent.last_user == "Add" and not has_result(sent)).tool_call("add", a=1, b=2)
-        self._fake.when(lambda sent: sent.last_user == "JSON").reply(JSON)
-        self._fake.when(lambda _: True).reply(TEXT)
-        with closing(http.client.HTTPConnection(self._host, timeout=PATIENCE)) as connection:
-            connection.request(request.method, request.path, request.body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            return Whole(response.status, response.headers["content-type"], response.read())
-
 
 class Matrix:
     """Ask through a server with faults."""
 
-    def __init__(self, fake: FakeLMStudio) -> None:
-        self._fake = fake
+    def __init__(self, answers: RightAnswers) -> None:
+        self._answers = answers
         self._right: dict[str, object] = {}
 
     def ask(self, fault: str, name: str, *, is_async: bool) -> tuple[object, object]:
@@ -197,7 +212,7 @@ class Matrix:
         """
         operation, kind = OPERATIONS[name], FAULTS[fault]
         settings = {**SETTINGS, "api_token": TOKEN, **kind.limits}
-        server = FaultyServer(self._fake, operation, kind)
+        server = FaultyServer(self._answers, operation, kind)
         looking_up = look_ups_hang() if kind.is_slow_look_up else contextlib.nullcontext()
         with nothing_left_behind(), server.loopback, looking_up:
             ask = self._ask_async if is_async else self._ask
@@ -368,9 +383,14 @@ def end_of(result: object) -> object:
 
 
 @pytest.fixture(scope="module")
-def matrix() -> Iterator[Matrix]:
+def answers() -> Iterator[RightAnswers]:
     with FakeLMStudio(seed=1) as fake:
-        yield Matrix(fake)
+        yield RightAnswers(fake)
+
+
+@pytest.fixture(scope="module")
+def matrix(answers: RightAnswers) -> Matrix:
+    return Matrix(answers)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -406,7 +426,7 @@ STUCK: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("name", STUCK)
-def test_every_operation_can_be_cancelled(name: str) -> None:
+def test_every_operation_can_be_cancelled(answers: RightAnswers, name: str) -> None:
     """Its connection ends at once, and the client goes on."""
 
     async def cancel(operation: Operation, server: FaultyServer) -> object:
@@ -422,37 +442,35 @@ def test_every_operation_can_be_cancelled(name: str) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return result
 
-    with FakeLMStudio(seed=1) as fake:
-        for operation in OPERATIONS.values():
-            server = FaultyServer(fake, operation, STUCK[name])
-            with nothing_left_behind(), server.loopback:
-                assert not isinstance(asyncio.run(cancel(operation, server)), LMStudioError)
+    for operation in OPERATIONS.values():
+        server = FaultyServer(answers, operation, STUCK[name])
+        with nothing_left_behind(), server.loopback:
+            assert not isinstance(asyncio.run(cancel(operation, server)), LMStudioError)
 
 
 @pytest.mark.parametrize("name", STUCK)
-def test_every_stream_can_be_closed_by_another_thread(name: str) -> None:
+@pytest.mark.parametrize("stream_name", [name for name, operation in OPERATIONS.items() if operation.stream])
+def test_every_stream_can_be_closed_by_another_thread(answers: RightAnswers, name: str, stream_name: str) -> None:
     """Whoever reads it gets a typed error, whether or not something has come, and the client goes on."""
-    with FakeLMStudio(seed=1) as fake:
-        for operation in OPERATIONS.values():
-            if operation.stream is None:
-                continue
-            server = FaultyServer(fake, operation, STUCK[name])
-            with nothing_left_behind(), server.loopback, LMStudio(base_url=server.url, **SETTINGS) as client:
-                stream = operation.stream(client)
-                closer = threading.Thread(target=lambda: (server.loopback.until(lambda: server.count), stream.close()))  # noqa: B023
-                closer.start()
-                error = attempt(stream.until_done)
-                closer.join()
-                assert isinstance(error, LMStudioError)
-                assert not isinstance(error, RequestTimeoutError)
-                server.is_broken = False
-                assert not isinstance(attempt(lambda: operation.begin(client)), LMStudioError)  # noqa: B023
+    operation = OPERATIONS[stream_name]
+    assert operation.stream is not None
+    server = FaultyServer(answers, operation, STUCK[name])
+    with nothing_left_behind(), server.loopback, LMStudio(base_url=server.url, **SETTINGS) as client:
+        stream = operation.stream(client)
+        closer = threading.Thread(target=lambda: (server.loopback.until(lambda: server.count), stream.close()))
+        closer.start()
+        error = attempt(stream.until_done)
+        closer.join()
+        assert isinstance(error, LMStudioError)
+        assert not isinstance(error, RequestTimeoutError)
+        server.is_broken = False
+        assert not isinstance(attempt(lambda: operation.begin(client)), LMStudioError)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_every_operation_is_right_in_parent_and_child() -> None:
+def test_every_operation_is_right_in_parent_and_child(answers: RightAnswers) -> None:
     """A client that was used before a fork is used by both processes at once, and each gets its own answers."""
-    with FakeLMStudio(seed=1) as fake, FaultyServer(fake, OPERATIONS["send"], FAULTS["whole"]).loopback as server:
+    with FaultyServer(answers, OPERATIONS["send"], FAULTS["whole"]).loopback as server:
         settings = {"base_url": server.url, **SETTINGS}
         names = list(OPERATIONS) if SAMPLE == "all" else random.Random(SEED).sample(list(OPERATIONS), 5)
         folders = [folder for folder in sys.path if "tests" in folder]

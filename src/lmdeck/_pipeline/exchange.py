@@ -80,9 +80,9 @@ def _refusal(call: Call[R], response: Response) -> Plan[APIError]:
         while not response.undecoded and size < DEFAULT_LIMITS.error_body_bytes and (data := (yield Read(response))):
             pieces.append(data)
             size += len(data)
-    except TransportError as error:
+    except (TransportError, MalformedStreamError) as error:
         # the status is enough
-        _stream.debug("%s the body of an error response was cut off: %s", call.request_id, error.message)
+        _stream.debug("%s the body of an error response was not read: %s", call.request_id, error.message)
     finally:
         response.close()
     path = urlsplit(call.request.url).path
