@@ -68,6 +68,6 @@ def redact_url(url: str) -> str:
     """Return a URL without user name, password, query and fragment, so that it can be shown."""
     scheme, mark, rest = url.partition("://")
     scheme, rest = (scheme + mark, rest) if mark else ("", url)
-    credentials = _CREDENTIALS.match(rest)
+    credentials = _CREDENTIALS.match(rest) if "@" in rest else None
     address = rest[credentials.end() :] if credentials else rest
-    return scheme + re.split("[?#]", address, maxsplit=1)[0]
+    return scheme + address.partition("?")[0].partition("#")[0]

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import fields, replace
@@ -31,6 +31,9 @@ from lmdeck._settings.sources import (
     without_untrusted_routes,
 )
 from lmdeck.errors import ConfigurationError, printable
+
+if TYPE_CHECKING:
+    from lmdeck._client_settings import ClientSettings as ClientSettings
 
 __all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "did_you_mean", "redact_url"]
 
@@ -145,33 +148,13 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True):
     __str__ = __repr__
 
 
-class ClientSettings(TypedDict, total=False):
-    """The keyword arguments of a client, for type checkers and editors.
+def __getattr__(name: str) -> object:
+    """Import `ClientSettings` on first use: no client needs it, and its annotations take time."""
+    if name != "ClientSettings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lmdeck import _client_settings
 
-    `None` is the same as no argument.
-    """
-
-    host: str | None
-    port: int | None
-    base_url: str | None
-    model: str | None
-    api_token: str | Secret | None
-    timeout: float | None
-    first_token_timeout: float | None
-    connect_timeout: float | None
-    total_timeout: float | None
-    retry_attempts: int | None
-    retry_delay: float | None
-    max_concurrency: int | None
-    without_rules: str | Sequence[str] | None
-    debug: bool | None
-    discover: bool | None
-    profiles: Mapping[str, Mapping[str, Any]] | None
-    proxy: str | None
-    tls_verify: bool | None
-    tls_ca_file: str | os.PathLike[str] | None
-    tls_client_cert: str | os.PathLike[str] | None
-    tls_client_key: str | os.PathLike[str] | None
+    return _client_settings.ClientSettings
 
 
 def check_setting(name: str, value: object, origin: str) -> None:

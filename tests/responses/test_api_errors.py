@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmdeck import errors
-from lmdeck._responses.api_errors import api_error, is_error_body, retry_after_seconds
-from lmdeck._responses.error_bodies import decoded_or_text
+from lmdeck._responses.api_errors import api_error, retry_after_seconds
+from lmdeck._responses.json_bodies import decoded_or_text, is_error_body
 from lmdeck.errors import (
     APIError,
     AuthenticationError,

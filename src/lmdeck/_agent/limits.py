@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from msgspec import Struct
 
 from lmdeck.errors import ConfigurationError
@@ -32,3 +34,11 @@ class AgentLimits(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"tool_timeout must be more than 0 seconds, not {self.tool_timeout!r}.", hint="Pass None for no limit."
             )
+
+
+class RunLimits(TypedDict, total=False):
+    """The further limits of a run; see `AgentLimits`."""
+
+    max_failures: int
+    max_repeats: int
+    tool_timeout: float | None

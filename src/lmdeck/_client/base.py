@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from lmdeck._event_bus import Subscription
 from lmdeck._plans.session import Session
 from lmdeck.tools.registry import ToolRegistry
-from lmdeck.tools.tool import Tool, make_tool, tool
+
+if TYPE_CHECKING:
+    from lmdeck.tools.tool import Tool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +47,7 @@ class ClientBase:
         Raises:
             ConfigurationError: It cannot be described, LM Studio would rewrite its name, or the name is taken.
         """
+        from lmdeck.tools.tool import tool  # imported late: few clients have tools
 
         def make(function: Callable[P, R]) -> Tool[P, R]:
             made = tool(name=name, description=description, timeout=timeout, repeatable=repeatable)(function)
@@ -85,6 +88,8 @@ class ClientBase:
         Raises:
             ConfigurationError: The parameters are not a schema, LM Studio would rewrite the name, or the name is taken.
         """
+        from lmdeck.tools.tool import make_tool
+
         made = make_tool(
             name, handler=handler, description=description, parameters=parameters, required=required, timeout=timeout,
             repeatable=repeatable,

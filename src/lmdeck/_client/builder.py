@@ -17,7 +17,6 @@ from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 from lmdeck.messages import Message, Reply, ToolCall
 from lmdeck.tools.registry import Offer, offered_tool
-from lmdeck.tools.tool import Tool
 
 if TYPE_CHECKING:
     from lmdeck._agent.limits import AgentLimits
@@ -141,7 +140,7 @@ class Builder(Generic[TransportT]):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigurationError(f"Two tools are named {twice[0]!r}.", hint="Choose a unique name for every tool.")
-        return self._replace(tools=checked, handlers=tuple(tool for tool in offered if isinstance(tool, Tool)))
+        return self._replace(tools=checked, handlers=tuple(tool for tool in offered if not isinstance(tool, Mapping)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
         """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of a tool."""

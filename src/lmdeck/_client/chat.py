@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
@@ -25,7 +25,7 @@ from lmdeck.messages import Reply
 
 if TYPE_CHECKING:
     from lmdeck._agent.approvals import Approve, PausingApprove
-    from lmdeck._agent.limits import AgentLimits
+    from lmdeck._agent.limits import AgentLimits, RunLimits
     from lmdeck._agent.loop import AskModel, PendingRound
     from lmdeck._client.approve_callback import AnyApprove
     from lmdeck._client.parse_stream import AsyncParseStream, ParseStream
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
     from lmdeck._client.run import AsyncChatRun, ChatRun
 
 T = TypeVar("T")
-
-
-class RunLimits(TypedDict, total=False):
-    """The further limits of a run; see `lmdeck._agent.limits.AgentLimits`."""
-
-    max_failures: int
-    max_repeats: int
-    tool_timeout: float | None
 
 
 def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:

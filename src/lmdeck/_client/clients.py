@@ -13,7 +13,6 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-from lmdeck._client.background_tasks import BackgroundTasks
 from lmdeck._client.base import ClientBase
 from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck._client.stream import AsyncChatStream, ChatStream
@@ -24,7 +23,7 @@ from lmdeck._pipeline.run_plan import drive, drive_async
 from lmdeck._plans.session import HandlerFactory, Session
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._transport import AsyncTransport, Transport
-from lmdeck.config import ClientSettings, Settings
+from lmdeck.config import Settings
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from lmdeck.batch.arguments import BatchArguments
     from lmdeck.batch.job import AsyncBatchJob, BatchJob
     from lmdeck.cache import Cache
+    from lmdeck.config import ClientSettings
     from lmdeck.decisions import Decisions, QuestionLike
     from lmdeck.images import ImageSource
     from lmdeck.model_info import Health
@@ -354,6 +354,8 @@ class AsyncLMStudio(ClientBase):
         cache: str | Cache | None = None,
         **settings: Unpack[ClientSettings],
     ) -> None:
+        from lmdeck._client.background_tasks import BackgroundTasks
+
         self._session = Session(
             Settings.resolve(settings), handlers=handlers, retry=retry, tools=tools, headers=headers, cache=cache
         )

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
-from typing import Generic, Never, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lmdeck._pipeline.effects import Plan
-from lmdeck._responses.json_reader import Reader
-from lmdeck._responses.product_hints import adapt_hint
 from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
 from lmdeck._transport import Response, WireRequest
@@ -23,7 +21,10 @@ from lmdeck.errors import APIError, LMStudioError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.stats import Measured
 
-R = TypeVar("R", bound=Reader)
+if TYPE_CHECKING:
+    from lmdeck._responses.json_reader import Reader
+
+R = TypeVar("R", bound="Reader")
 
 
 class Call(Struct, Generic[R], frozen=True, kw_only=True):
@@ -300,6 +301,8 @@ class _RecordedResponse(Struct, frozen=True):
 
 def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
     """Add the request and a hint that fits the server to an error, and hide the token in it."""
+    from lmdeck._responses.product_hints import adapt_hint  # imported late: few requests fail
+
     adapt_hint(error, call.peer.product)
     if call.request.api_token is not None:
         _hide(error, call.request.api_token)

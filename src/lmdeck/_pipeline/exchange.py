@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._pipeline.calls import Call, R, ResponseStream, StreamObserver, locate
 from lmdeck._pipeline.effects import Plan, Read, Send
-from lmdeck._responses.api_errors import api_error
 from lmdeck._transport import Response
 from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
 from lmdeck.events import Chunk
@@ -74,6 +73,8 @@ class Exchange:
 
 def _refusal(call: Call[R], response: Response) -> Plan[APIError]:
     """Read the body of an error response, up to a limit, and return the error it means."""
+    from lmdeck._responses.api_errors import api_error  # imported late: few answers are errors
+
     pieces: list[bytes] = []
     size = 0
     try:

@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -25,7 +25,9 @@ from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan
 from lmdeck._pipeline.latch import Latch
 from lmdeck.events import ModelEvicted
-from lmdeck.model_info import ModelInfo
+
+if TYPE_CHECKING:
+    from lmdeck.model_info import ModelInfo
 
 READY_SECONDS = 30.0
 MAX_MODELS = 64

@@ -14,7 +14,6 @@ from msgspec import Struct
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Plan, Sleep
-from lmdeck._responses.api_errors import is_loading
 from lmdeck.config import Settings
 from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeoutError, ServerUnreachableError
 from lmdeck.events import RequestRetried
@@ -115,6 +114,8 @@ class Retry:
             try:
                 stream = yield from self._inner(call)
             except LMStudioError as error:
+                from lmdeck._responses.api_errors import is_loading  # imported late: few requests fail
+
                 error.attempts = attempt
                 if is_loading(error):
                     loading = loading or self._policy.waits_while_loading(call.request.timeouts.total)
@@ -124,7 +125,8 @@ class Retry:
                     delay = next(delays, None)
                     wait = None if delay is None else self._policy.wait(delay, error, has_effects=call.has_effects)
                 if wait is None:
-                    _explain(error, call, was_loading=loading is not None)
+                    is_late = loading is not None and isinstance(error, RequestTimeoutError)
+                    _explain(error, call, still_loading=is_late or is_loading(error))
                     raise
                 self._bus.emit(RequestRetried(request_id=call.request_id, attempt=attempt, wait=wait, error=error))
                 _log.info("%s attempt %d failed, retrying in %.2f s: %s", call.request_id, attempt, wait, error.message)
@@ -137,9 +139,9 @@ class Retry:
             attempt += 1
 
 
-def _explain(error: LMStudioError, call: Call[R], *, was_loading: bool) -> None:
+def _explain(error: LMStudioError, call: Call[R], *, still_loading: bool) -> None:
     """Explain in the hint why a request that may succeed later was not sent again."""
-    if is_loading(error) or (was_loading and isinstance(error, RequestTimeoutError)):
+    if still_loading:
         error.hint = STILL_LOADING
     elif call.has_effects and error.retryable and may_have_started(error):
         error.hint = f"{error.hint} {NOT_REPEATED}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -11,7 +11,6 @@ from msgspec import Struct
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream, StreamObserver
 from lmdeck._pipeline.effects import Plan
-from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._transport import WireRequest
 from lmdeck.errors import LMStudioError
 from lmdeck.events import (
@@ -29,8 +28,11 @@ from lmdeck.events import (
     ToolCallStarted,
 )
 from lmdeck.messages import Reply
-from lmdeck.native_events import ModelLoadProgressEvent
 from lmdeck.stats import Usage
+
+if TYPE_CHECKING:
+    from lmdeck._responses.json_reader import Reader
+    from lmdeck.native_events import StreamEvent
 
 _PER_CHUNK = (StreamStarted, ContentReceived, ReasoningReceived, ToolCallStarted, ToolCallFinished, ModelLoadProgress)
 
@@ -173,12 +175,19 @@ class _EventPublisher(StreamObserver):
             self._publish(ToolCallStarted, index=delta.index, id=delta.id, name=delta.name)
         if chunk.tool_call is not None:
             self._publish(ToolCallFinished, call=chunk.tool_call)
-        if isinstance(chunk.event, ModelLoadProgressEvent):
-            self._bus.emit(ModelLoadProgress(chunk.event.model_instance_id, chunk.event.progress))
+        if chunk.event is not None:
+            self._publish_progress(chunk.event)
+
+    def _publish_progress(self, event: StreamEvent) -> None:
+        from lmdeck.native_events import ModelLoadProgressEvent  # imported late: few clients have listeners
+
+        if isinstance(event, ModelLoadProgressEvent):
+            self._bus.emit(ModelLoadProgress(event.model_instance_id, event.progress))
 
 
 def _usage_in(reader: Reader) -> Usage | None:
     """Return the token counts of a response that is not a chat."""
     from lmdeck._responses.embeddings import read_usage  # imported late: few clients have listeners
+    from lmdeck._responses.json_reader import JSONReader
 
     return read_usage(reader.value) if isinstance(reader, JSONReader) else None

@@ -16,7 +16,6 @@ from lmdeck._pipeline.effects import Plan
 from lmdeck._plans.generation import GenerationRequest, generate, read_whole
 from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec, build_chat, demands_call, expects_one_call
-from lmdeck._requests.reasoning import chat_reasoning, fitting_level
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck.messages import CacheResult, Problem, Reply
@@ -73,6 +72,8 @@ def _build(
     body = build_chat(spec, model, fixes, stream=stream)
     choice, facts = body.get("tool_choice"), session.models.facts(model)
     if spec.reasoning is not None:
+        from lmdeck._requests.reasoning import chat_reasoning, fitting_level  # imported late: few chats set it
+
         body.update(chat_reasoning(fitting_level(spec.reasoning, facts.reasoning, model or ""), body))
     offered = NO_TOOLS if choice == "none" or not spec.tools else OfferedTools(body.get("tools"))
 

@@ -13,15 +13,7 @@ from msgspec.structs import replace
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.calls import Call, R, ResponseStream
 from lmdeck._pipeline.effects import Plan, Read
-from lmdeck._plans.model_lists import fitting_hints, list_models
 from lmdeck._plans.session import Session
-from lmdeck._requests.tool_schema_fallback import (
-    is_grammar_error,
-    name_refused_tools,
-    simplified_tool_keys,
-    with_simplified_schemas,
-)
-from lmdeck._responses.model_lists import choose_model
 from lmdeck._transport import Timeouts
 from lmdeck.errors import (
     EndpointNotFoundError,
@@ -84,6 +76,8 @@ def _generate_with_reasoning(session: Session, model: str, build: Build[R]) -> P
 
 def _learn_reasoning(session: Session, model: str) -> Plan[None]:
     """List the models, because the reasoning options of a model are not known."""
+    from lmdeck._plans.model_lists import list_models  # imported late, as below: few requests need it
+
     with suppress(EndpointNotFoundError, MalformedStreamError):  # without a list, the level is sent unchanged
         yield from list_models(session)
     session.models.note_unlisted(model)
@@ -91,6 +85,9 @@ def _learn_reasoning(session: Session, model: str) -> Plan[None]:
 
 def choose(session: Session) -> Plan[str | None]:
     """Return a model from the list; None if the server has no list and therefore chooses itself."""
+    from lmdeck._plans.model_lists import fitting_hints, list_models
+    from lmdeck._responses.model_lists import choose_model
+
     try:
         models = yield from list_models(session)
     except EndpointNotFoundError:
@@ -108,7 +105,7 @@ def send_generation(session: Session, request: GenerationRequest[R]) -> Plan[Res
     """
     model = str(request.body.get("model") or "")
     if model in session.settings.profiles:
-        from lmdeck._plans.models import apply_profile  # imported late, as below: few requests need it
+        from lmdeck._plans.models import apply_profile
 
         yield from apply_profile(session, model)
     if session.uncompilable:
@@ -130,6 +127,8 @@ def _send_simpler(
     Raises:
         InvalidRequestError: The server also refuses that, or the schemas were not the reason.
     """
+    from lmdeck._requests.tool_schema_fallback import is_grammar_error, simplified_tool_keys
+
     simpler = _simplified(request) if is_grammar_error(error) else None
     if simpler is None:
         raise _explained(error, request) from None
@@ -173,6 +172,8 @@ def _call(session: Session, request: GenerationRequest[R]) -> Call[R]:
 
 def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None = None) -> GenerationRequest[R] | None:
     """Return the request with simplified tool schemas, or None if nothing would change."""
+    from lmdeck._requests.tool_schema_fallback import with_simplified_schemas
+
     body = with_simplified_schemas(request.body, request.fixes, tools)
     return None if body is None else replace(request, body=body)
 
@@ -180,6 +181,7 @@ def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None =
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
     """Return the error with the tools or images that may have caused it."""
     from lmdeck._requests.images import suspect_images
+    from lmdeck._requests.tool_schema_fallback import name_refused_tools
 
     name_refused_tools(error, request.body.get("tools") or ())
     suspect_images(error, request.body)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from lmdeck.model_info import ModelInfo, ReasoningOptions
+if TYPE_CHECKING:
+    from lmdeck.model_info import ModelInfo, ReasoningOptions
 
 CHOICE_SECONDS = 30.0
 VARIANT_SECONDS = 60.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import random
@@ -33,18 +32,16 @@ from lmdeck._plans.summary_store import Summaries
 from lmdeck._requests.base_url import BaseURL
 from lmdeck._requests.chat import encode, runs_tools_on_server
 from lmdeck._requests.token_estimates import TokenEstimator
-from lmdeck._responses.json_reader import JSONReader
-from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
 from lmdeck._responses.server_detection import LM_STUDIO, Peer, product_from_error
 from lmdeck._transport import Timeouts, WireRequest
 from lmdeck._version import __version__
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError, EndpointNotFoundError, LMStudioError, MalformedStreamError
-from lmdeck.model_info import ModelInfo
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
     from lmdeck.cache import Cache
+    from lmdeck.model_info import ModelInfo
 
 PROBE_SECONDS = 2.0
 MAX_UNCOMPILABLE = 1000
@@ -166,6 +163,8 @@ class Session:
 
         With `port`, it goes to that port of this machine, without token and headers.
         """
+        from lmdeck._responses.json_reader import JSONReader  # imported late, as below: not every client needs it
+
         call = self.call("GET", path, partial(JSONReader, limits=PROBE_LIMITS), timeouts=self.probe_timeouts)
         if port is not None:
             url = f"http://127.0.0.1:{port}{path}"
@@ -207,6 +206,9 @@ class Session:
         """Return LM Studio's model list; if there is none, record whether this is another server."""
         if self._is_foreign:
             return None
+        from lmdeck._responses.json_reader import JSONReader
+        from lmdeck._responses.model_lists import MODEL_LIST_PATHS, read_model_list
+
         api, path = MODEL_LIST_PATHS[0]
         read = partial(JSONReader, limits=PROBE_LIMITS)
         try:
@@ -260,6 +262,8 @@ class Session:
 
     def with_cache(self, cache: Cache) -> Session:
         """Return a session of the same client over another cache."""
+        import copy  # imported late: few chats have a cache of their own
+
         session = copy.copy(self)
         session.cache, session.owns_cache = cache, False
         session.handler = self._answering_handler(cache)

@@ -11,8 +11,8 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._recordings.cassette import LEFT, WHOLE
 from lmdeck._requests.other_endpoints import offered_tools
-from lmdeck._responses.api_errors import api_error, is_error_body
-from lmdeck._responses.error_bodies import decoded_or_text
+from lmdeck._responses.api_errors import api_error
+from lmdeck._responses.json_bodies import decoded_or_text, is_error_body
 from lmdeck._streaming.anthropic_messages import AnthropicTranslator
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader

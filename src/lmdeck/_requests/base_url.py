@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from lmdeck._late_patterns import late_pattern
 from lmdeck._secret import redact_url
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
 
 # Suffixes to remove from a base URL: the prefix of the API, or an endpoint copied from an example.
-_API_TAIL = re.compile(
+_API_TAIL = late_pattern(
     r"/(api/v[01]|v1)(/(chat/completions|completions|embeddings|models|responses|messages|chat))?$", re.IGNORECASE
 )
 
@@ -59,8 +60,12 @@ class BaseURL(Struct, frozen=True):
             raise ConfigurationError(
                 f"base_url {shown!r} contains a user name or password.", hint="Pass the token as `api_token` instead."
             )
-        path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
-        return cls(f"{parts.scheme.lower()}://{parts.netloc}{_API_TAIL.sub('', path)}")
+        return cls(f"{parts.scheme.lower()}://{parts.netloc}{_prefix_in(parts.path)}")
+
+
+def _prefix_in(path: str) -> str:
+    """Return the path prefix of a reverse proxy, without the API's own path."""
+    return _API_TAIL.sub("", re.sub(r"/{2,}", "/", path).rstrip("/")) if path else ""
 
 
 _EXAMPLE = "Use a URL like http://localhost:1234."

@@ -10,17 +10,18 @@ call ids are present and unique.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.history import normal_messages
-from lmdeck._requests.schemas import plain_schema
 from lmdeck.errors import ConfigurationError, UnknownToolError
 from lmdeck.messages import Message
-from lmdeck.tools.tool import Tool
+
+if TYPE_CHECKING:
+    from lmdeck.tools.tool import Tool
 
 TOOL_CHOICES = ("auto", "none", "required")
 CLIENT_TOOL_TYPES = ("function", "custom")  # OpenAI's and Anthropic's types of tools that the caller runs
@@ -161,6 +162,8 @@ def tool_name(tool: Mapping[str, Any]) -> str:
 
 def _adjusted_tool(tool: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return a tool whose parameters LM Studio's schema check accepts."""
+    from lmdeck._requests.schemas import plain_schema  # imported late: most chats have no schema
+
     function = without_nulls(tool["function"])
     declared = function.get("parameters")
     parameters = dict(declared) if isinstance(declared, Mapping) else {}
@@ -233,6 +236,8 @@ def without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain_format(response_format: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     """Return a response format with a schema that the engines support."""
+    from lmdeck._requests.schemas import plain_schema
+
     named = response_format.get("json_schema")
     if isinstance(named, Mapping):
         response_format = {**response_format, "json_schema": (named := without_nulls(named))}

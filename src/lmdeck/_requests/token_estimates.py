@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
 from lmdeck._late_patterns import late_pattern
-from lmdeck.outputs import TokenCount
-from lmdeck.stats import Usage
+
+if TYPE_CHECKING:
+    from lmdeck.outputs import TokenCount
+    from lmdeck.stats import Usage
 
 BYTES_PER_TOKEN = 3.5
 WORD_BYTES, EXTRA_BYTES = 6, 4  # a word of up to six bytes is one token, and each further four bytes are another
@@ -83,6 +85,8 @@ class TokenEstimator:
 
     def estimate(self, model: str, body: Mapping[str, Any]) -> TokenCount:
         """Estimate the tokens of a chat."""
+        from lmdeck.outputs import TokenCount  # imported late: most programs estimate nothing
+
         while self._pending:
             self._measure(*self._pending.popleft())
         marks = list(_fingerprints(body))
@@ -102,6 +106,8 @@ class TokenEstimator:
         return self._estimate(model, (plain,))
 
     def _estimate(self, model: str, sizes: Sizes) -> TokenCount:
+        from lmdeck.outputs import TokenCount
+
         samples = self._samples.get(model)
         if not samples:
             return TokenCount(tokens=round(max(sizes)), error=UNCALIBRATED_ERROR)

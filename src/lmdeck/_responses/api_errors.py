@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmdeck._late_patterns import late_pattern
-from lmdeck._responses.error_bodies import RETURNED, TEXT_CHARS, ErrorInfo, decoded_or_text, read_error
+from lmdeck._responses.error_bodies import RETURNED, ErrorInfo, read_error
 from lmdeck._responses.error_patterns import (
     BROAD,
     CODES,
@@ -29,6 +29,7 @@ from lmdeck._responses.error_patterns import (
     AnyPattern,
 )
 from lmdeck._responses.hints import hint_for_message, hint_for_topic
+from lmdeck._responses.json_bodies import TEXT_CHARS, decoded_or_text
 from lmdeck._responses.proxy_pages import proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
@@ -68,15 +69,6 @@ def api_error(
         details["prompt_tokens"], details["context_length"] = _token_counts(info)
     where = f"{path}: " if path else ""
     return kind(printable(f"{where}{_sentence(_with_param(info))}")[:TEXT_CHARS], **details)
-
-
-def is_error_body(decoded: object) -> bool:
-    """Whether a decoded body or event is an error despite the status 200."""
-    if not isinstance(decoded, Mapping):
-        return False
-    if decoded.get("choices"):
-        return False
-    return bool(decoded.get("error")) or "error" in (decoded.get("type"), decoded.get("object"))
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float | None = None) -> float | None:

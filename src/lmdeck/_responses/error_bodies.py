@@ -18,12 +18,12 @@ from msgspec import Struct
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._responses.error_patterns import STATUS_NAMES
+from lmdeck._responses.json_bodies import TEXT_CHARS
 from lmdeck.errors import describe
 
-__all__ = ["RETURNED", "TEXT_CHARS", "ErrorInfo", "decoded_or_text", "read_error"]
+__all__ = ["RETURNED", "ErrorInfo", "read_error"]
 
 NESTING_LIMIT = 8
-TEXT_CHARS = 4000
 # The names of fields in small letters without underscores, as `_fields` gives them.
 INNER_FIELDS = ("error", "err", "fault", "exception")
 TITLE_FIELDS = ("title", "message", "msg", "errormessage", "errormsg", "faultstring")
@@ -77,15 +77,6 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
             return int(returned[1] or returned[2])
         exceptions = (_status_of_name(found[1]) for found in _EXCEPTIONS.finditer(self.message))
         return next((status for status in exceptions if status), None)
-
-
-def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
-    """Return a body decoded from JSON, or as text if it is not JSON; invalid UTF-8 is replaced."""
-    text = bytes(body).decode("utf-8-sig", "replace")
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return text[:TEXT_CHARS].strip()
 
 
 def read_error(decoded: object, status: int) -> ErrorInfo:

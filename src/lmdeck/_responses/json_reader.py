@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol
 import msgspec
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, is_error_body
+from lmdeck._responses.json_bodies import DECODE_ERRORS, is_error_body
 from lmdeck.errors import (
     IncompleteStreamError,
     LMStudioError,
@@ -18,8 +18,6 @@ from lmdeck.errors import (
 )
 from lmdeck.events import Chunk
 from lmdeck.messages import Reply
-
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Reader(Protocol):
@@ -89,6 +87,8 @@ class JSONReader:
         except DECODE_ERRORS as error:
             refuse_body(body, error, None)
         if is_error_body(self.value):
+            from lmdeck._responses.api_errors import api_error  # imported late: few answers are errors
+
             raise api_error(self._status, self.value, self._headers)
         return []
 

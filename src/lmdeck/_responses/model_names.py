@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_INSTANCE = re.compile(r"(@[\w.-]+)?(:\d+)?$")
+from lmdeck._late_patterns import late_pattern
+
+_INSTANCE = late_pattern(r"(@[\w.-]+)?(:\d+)?$")
 
 
 @lru_cache(maxsize=256)

@@ -14,10 +14,12 @@ for its SDKs (`lms/src/localAPIServer.ts`, `lms-common/src/apiServerPorts.ts`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from lmdeck.model_info import ApiLevel
+if TYPE_CHECKING:
+    from lmdeck.model_info import ApiLevel
 
 LM_STUDIO, LLAMA_CPP, OLLAMA, VLLM, LITELLM = "LM Studio", "llama.cpp", "Ollama", "vLLM", "LiteLLM"
 UNKNOWN_PRODUCT = "an OpenAI-compatible server"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,14 +19,14 @@ from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._responses.figures import Figures
-from lmdeck._responses.logprobs import LOGPROBS_MISSING, read_logprobs
-from lmdeck._responses.model_names import is_same_model
-from lmdeck._streaming.mixed_calls import MixedCalls
-from lmdeck._streaming.tool_call_slots import NATIVE, ToolCallSlots
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, TokenLogprob
+
+if TYPE_CHECKING:
+    from lmdeck._streaming.mixed_calls import MixedCalls
+    from lmdeck._streaming.tool_call_slots import ToolCallSlots
 
 TOOL_CALL_MISSING = "`tool_choice` demanded a tool call, but the model did not make one."
 TOOL_CALL_ANNOUNCED = "The finish reason is a tool call, but the server did not send one."
@@ -295,6 +295,8 @@ class ChatAssembler:
         for tool_delta in delta.calls if delta.tool_calls or delta.function_call else ():
             self.is_in_call = self._stage is Stage.STREAMING
             if self._native is None:
+                from lmdeck._streaming.tool_call_slots import ToolCallSlots  # imported late: most answers have none
+
                 self._native = ToolCallSlots(self._limits, self._new_id, self._tools)
             new = self._native.feed(tool_delta)
             if new is not None:
@@ -302,6 +304,8 @@ class ChatAssembler:
 
     def _read_logprobs(self, logprobs: object, chunks: list[Chunk], first: int) -> None:
         """Read the log probabilities of tokens into the chunk at `first`, or into a new one."""
+        from lmdeck._responses.logprobs import read_logprobs  # imported late: few requests want them
+
         tokens = read_logprobs(logprobs)
         if not tokens:
             return
@@ -366,11 +370,15 @@ class ChatAssembler:
 
     def _mixed_calls(self) -> MixedCalls:
         if self._calls is None:
+            from lmdeck._streaming.mixed_calls import MixedCalls  # imported late: most answers have none
+
             self._calls = MixedCalls(self._tools)
         return self._calls
 
     def _add_native_calls(self, native: ToolCallSlots, chunks: list[Chunk], *, truncated: bool = False) -> None:
         """Add the native calls that are complete now."""
+        from lmdeck._streaming.tool_call_slots import NATIVE
+
         calls, problems = native.finish(truncated=truncated)
         self._mixed_calls().add_native(calls, chunks)
         self._problems += problems
@@ -390,8 +398,12 @@ class ChatAssembler:
 
         `missing` is the reason why the reply should have a call, or `""`.
         """
+        from lmdeck._responses.model_names import is_same_model  # imported late: the first chunk does not need it
+
         before = len(self._problems)
         if self._expects_logprobs and not self._logprobs:
+            from lmdeck._responses.logprobs import LOGPROBS_MISSING
+
             self._note_once("logprobs_missing", LOGPROBS_MISSING)
         if self._expects_one_call and (count := len(reply.tool_calls)) > 1:
             self._note_once("parallel_calls", f"The answer has {count} calls, but only one was allowed.")

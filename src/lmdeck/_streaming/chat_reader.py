@@ -14,9 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, is_error_body
-from lmdeck._responses.error_bodies import decoded_or_text
-from lmdeck._responses.json_reader import DECODE_ERRORS, refuse_body
+from lmdeck._responses.json_bodies import DECODE_ERRORS, decoded_or_text, is_error_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.raw_events import RawEvents
 from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
@@ -324,7 +322,7 @@ class ChatReader:
         """
         decoded = decoded_or_text(event.data)
         if event.event == "error" or is_error_body(decoded):
-            error = api_error(self._status, decoded, self._headers)
+            error = self._api_error(decoded)
             error.partial = self.partial()
             raise error
         if completion.choices is None and not (completion.object or completion.id or completion.usage):
@@ -334,7 +332,7 @@ class ChatReader:
         shown = describe(event.data[:400].decode("utf-8", "replace"))
         reported = self._error_in(event.data)
         if event.event == "error":
-            reported = reported or api_error(self._status, event.data, self._headers)
+            reported = reported or self._api_error(event.data)
         cause = error if isinstance(error, BaseException) else None
         if reported is not None:
             reported.partial = self.partial()
@@ -368,12 +366,20 @@ class ChatReader:
         )
 
     def _refuse_body(self, body: bytes, error: Exception) -> NoReturn:
+        from lmdeck._responses.json_reader import refuse_body  # imported late, as above
+
         refuse_body(body, error, self._error_in(body))
 
     def _error_in(self, body: bytes) -> APIError | None:
         """Return the error that a body with a successful status reports, if any."""
         decoded = decoded_or_text(body)
-        return api_error(self._status, decoded, self._headers) if is_error_body(decoded) else None
+        return self._api_error(decoded) if is_error_body(decoded) else None
+
+    def _api_error(self, body: bytes | object) -> APIError:
+        """Return the typed error for an event or body."""
+        from lmdeck._responses.api_errors import api_error  # imported late: few answers are errors
+
+        return api_error(self._status, body, self._headers)
 
 
 def _decoded(data: bytes) -> WireCompletion | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._responses.json_reader import DECODE_ERRORS
+from lmdeck._responses.json_bodies import DECODE_ERRORS
 from lmdeck._streaming.translator import (
     Json,
     as_raw,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from lmdeck._responses.json_reader import DECODE_ERRORS
+from lmdeck._responses.json_bodies import DECODE_ERRORS
 from lmdeck._streaming.sse import DATA_FIELD, END, LF
 
 PROBE = b"?"

@@ -12,8 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.api_errors import api_error, is_error_body
-from lmdeck._responses.json_reader import DECODE_ERRORS
+from lmdeck._responses.api_errors import api_error
+from lmdeck._responses.json_bodies import DECODE_ERRORS, is_error_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import HEARTBEATS, ChatReader, Observer
 from lmdeck._streaming.sse import ServerSentEvent

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from lmdeck._responses.api_errors import api_error, is_error_body
+from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.embeddings import read_vectors
-from lmdeck._responses.error_bodies import decoded_or_text
+from lmdeck._responses.json_bodies import decoded_or_text, is_error_body
 from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._streaming.chat_reader import ChatReader, Observer
 from lmdeck._streaming.sse import EVENT_DATA

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmdeck.errors import ConfigurationError, UnknownToolError
-from lmdeck.tools.tool import Tool, tool
 
-Offer = Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str
+if TYPE_CHECKING:
+    from lmdeck.tools.tool import Tool
+
+Offer: TypeAlias = "Tool[..., Any] | Callable[..., Any] | Mapping[str, Any] | str"
 
 
 class ToolRegistry:
@@ -65,6 +67,8 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
         ConfigurationError: The signature of a function cannot be described.
         UnknownToolError: No tool of that name is registered.
     """
+    from lmdeck.tools.tool import Tool, tool  # imported late: most chats offer no tools
+
     if isinstance(offer, str):
         return registry.get(offer)
     if isinstance(offer, (Tool, Mapping)):

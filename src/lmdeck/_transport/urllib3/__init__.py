@@ -27,9 +27,7 @@ from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left, server_of
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
-from lmdeck._transport.traceback_secrets import clear_locals
 from lmdeck._transport.urllib3.bulk_response import READ_BYTES
-from lmdeck._transport.urllib3.errors import is_broken_by_system, root_of, translate
 from lmdeck._transport.urllib3.pools import PooledConnection, pool_manager
 from lmdeck.config import Settings
 from lmdeck.errors import (
@@ -59,6 +57,12 @@ class Urllib3Transport:
         try:
             response = self._send(request, remaining)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            from lmdeck._transport.urllib3.errors import (  # imported late: few fail
+                is_broken_by_system,
+                root_of,
+                translate,
+            )
+
             cause = root_of(error)
             # Connecting is limited by `connect` and by the other limits; the error names the shorter one.
             late = TimeoutError if remaining > request.timeouts.connect else (TimeoutError, ConnectTimeoutError)
@@ -100,6 +104,8 @@ class Urllib3Transport:
                 timeout=urllib3.Timeout(connect=min(request.timeouts.connect, seconds), read=seconds),
             )
         except BaseException as error:
+            from lmdeck._transport.traceback_secrets import clear_locals
+
             clear_locals(error, handled)
             raise
 
@@ -145,6 +151,8 @@ class Urllib3Response:
             with self._reading:
                 data = self._response.read1(READ_BYTES, decode_content=self._is_coded)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            from lmdeck._transport.urllib3.errors import is_broken_by_system, translate
+
             self.close()
             if isinstance(error, ReadTimeoutError) and not is_broken_by_system(error):
                 raise self._deadlines.expired(phase) from error

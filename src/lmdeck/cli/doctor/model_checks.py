@@ -12,7 +12,7 @@ import msgspec
 
 from lmdeck._parsing.dialects import dialects
 from lmdeck._parsing.parser import parse
-from lmdeck._responses.error_bodies import decoded_or_text
+from lmdeck._responses.json_bodies import decoded_or_text
 from lmdeck.cli.doctor.context import CheckSkipped, CheckWarning, DoctorContext
 from lmdeck.cli.waiting import waiting
 from lmdeck.errors import EmptyReplyError, LMStudioError, TransportError

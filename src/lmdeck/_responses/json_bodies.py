@@ -1,0 +1,29 @@
+"""Decode a body or an event, and check whether it is an error; `api_errors` reads the error."""
+
+from __future__ import annotations
+
+from codecs import BOM_UTF8
+from collections.abc import Mapping
+
+import msgspec
+
+TEXT_CHARS = 4000
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def is_error_body(decoded: object) -> bool:
+    """Whether a decoded body or event is an error despite the status 200."""
+    if not isinstance(decoded, Mapping):
+        return False
+    if decoded.get("choices"):
+        return False
+    return bool(decoded.get("error")) or "error" in (decoded.get("type"), decoded.get("object"))
+
+
+def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
+    """Return a body decoded from JSON, or as text if it is not JSON; invalid UTF-8 is replaced."""
+    text = bytes(body).removeprefix(BOM_UTF8).decode("utf-8", "replace")
+    try:
+        return msgspec.json.decode(text)
+    except DECODE_ERRORS:
+        return text[:TEXT_CHARS].strip()
