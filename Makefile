@@ -102,8 +102,9 @@ batch-kills: $(VENV)/.installed-dev
 	@LMDECK_BATCH_ROWS=$${LMDECK_BATCH_ROWS:-10000} LMDECK_BATCH_KILLS=$${LMDECK_BATCH_KILLS:-20} \
 		$(BIN)/python -m pytest tests/batch/test_batch_kills.py -s --timeout 1800
 
-bench: .venv-bench/.installed
-	@.venv-bench/bin/python benchmarks/run.py --json bench.json --html bench.html
+# With BENCH=--keep the figures go into benchmarks/results and the documents; BENCH='--keep --rounds 3' takes half of the time.
+bench: .venv-bench/.installed openmp
+	@.venv-bench/bin/python benchmarks/run.py --json bench.json --html bench.html $(BENCH)
 
 # Recorded answers of LM Studio and of models, where the checkout has them beside it. Most of the time they wait: two run at once.
 shared: $(VENV)/.installed-dev
@@ -179,5 +180,5 @@ openmp:
 .venv-bench/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
-	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[cli,django,fastapi,flask,testing]' --group bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[cli,django,engine,fastapi,flask,testing]' --group bench
 	@touch $@

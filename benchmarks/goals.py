@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from results import Run
+from results import Figures, Run
 
 LINEAR = 1.15
 """The largest exponent of growth that is still called linear: caches and the garbage collector add a little."""
@@ -44,6 +44,8 @@ GOALS = [
     Goal("fake start", "lmdeck's fake", None, 120),
     Goal("fake request", "lmdeck's fake", None, 400),
     Goal("fake chunk", "lmdeck's fake", None, 12),
+    Goal("engine prompt", "lmdeck's engine", None, 1.5),
+    Goal("engine token", "lmdeck's engine", None, 1000 / 60),
 ]
 
 
@@ -59,6 +61,13 @@ class Outcome:
     @property
     def is_met(self) -> bool:
         return self.value <= self.most
+
+
+def most(figures: Figures, row: str, anchor: str | None) -> float | None:
+    """Return the largest value allowed for a contender, or for its ratio to an anchor; None if it is not a goal."""
+    other = None if anchor is None else figures.key_of(row, anchor)
+    wanted = (figures.name, row, other)
+    return next((goal.most for goal in GOALS if (goal.figures, goal.row, goal.other) == wanted), None)
 
 
 def outcomes(run: Run) -> Iterator[Outcome]:

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from flames import draw, step_shares
 from goals import outcomes
 from report import cells_of, head_of, number, value_of
 from results import Figures, Growth, Run
@@ -61,7 +62,7 @@ def compact(size: int) -> str:
 
 def is_mine(name: str) -> bool:
     """Whether a contender is lmdeck."""
-    return not name.startswith(("sockets", "urllib3", "httpx2", "openai", "Python", "Starlette"))
+    return "lmdeck" in name or name == "LMStudio()"
 
 
 def of_figures(figures: Figures) -> Markup:
@@ -131,5 +132,6 @@ def write(run: Run, file: Path) -> None:
     page = environment.get_template("report.html.jinja").render(
         run=run, outcomes=found, met=sum(each.is_met for each in found), number=number, value_of=value_of,
         head_of=head_of, cells_of=cells_of, of_figures=of_figures, of_growth=of_growth, is_mine=is_mine,
+        flame_of=lambda profile: Markup(draw(profile)), step_shares=step_shares,
     )  # fmt: skip
     file.write_text(page, encoding="utf-8")

@@ -65,6 +65,10 @@ class Running:
         text = self._client.stream(model) if self._runner is None else self._runner.run(self._client.stream(model))
         self._check(text, stub.content_of(chunks))
 
+    def stream_singly(self, chunks: int) -> None:
+        """Read one stream whose chunks are written one by one, as fast as they are read."""
+        self._check(self._client.stream(f"single-{chunks}"), stub.content_of(chunks))
+
     def ask(self, requests: int) -> None:
         """Ask for whole answers, one after the other."""
         texts = (

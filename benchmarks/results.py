@@ -1,4 +1,4 @@
-"""What a run has measured: contenders side by side, and costs that grow with a size."""
+"""What a run has measured: contenders side by side, costs that grow with a size, and where the time goes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,13 @@ class Figures:
 
     def ratio_to(self, row: str, anchor: str) -> float | None:
         """Return the ratio to an anchor of the same way, or to the only one; None if it was not measured."""
-        way = row.rpartition(", ")[2]
-        other = next((known for known in (f"{anchor}, {way}", anchor) if known in self.rounds), None)
+        other = self.key_of(row, anchor)
         return None if other is None else self.ratio(row, other)
+
+    def key_of(self, row: str, anchor: str) -> str | None:
+        """Return the name of the anchor that a contender is compared with: of the same way, or the only one."""
+        way = row.rpartition(", ")[2]
+        return next((known for known in (f"{anchor}, {way}", anchor) if known in self.rounds), None)
 
 
 @dataclass
@@ -60,12 +64,45 @@ class Growth:
 
 
 @dataclass
+class Box:
+    """A function at its place in the stack: the samples in which it ran, itself or through those above it."""
+
+    name: str
+    samples: int = 0
+    inner: dict[str, Box] = field(default_factory=dict)
+
+
+@dataclass
+class Line:
+    """A line of lmdeck, with the samples in which it ran or called code outside of lmdeck."""
+
+    place: str
+    code: str
+    samples: int
+
+
+@dataclass
+class Profile:
+    """Where the CPU time of one kind of answer goes.
+
+    `root` is the stack without small boxes, `packages` the samples of each package by the function that ran itself.
+    """
+
+    name: str
+    title: str
+    root: Box
+    packages: dict[str, int]
+    lines: list[Line]
+
+
+@dataclass
 class Run:
     """All of a run: what it was made with, and what it measured."""
 
     about: dict[str, str]
     figures: list[Figures] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
         """Write the run as JSON."""
@@ -79,5 +116,5 @@ def read_run(file: Path) -> Run:
 
 
 def latest(results: Path = RESULTS) -> Path | None:
-    """Return the last kept run; its name begins with its date."""
+    """Return the last kept run; its name begins with its date and time."""
     return max(results.glob("*.json"), default=None)

@@ -1,6 +1,7 @@
 """What a start costs: the CPU of whole processes, from the interpreter's start to the end.
 
-The first token is asked of the stub, in a process that has imported nothing before. The programs run in rotation.
+The first token is asked of the stub, in a process that has imported nothing before. The programs run in rotation, in an empty
+folder: a project's settings file would be read, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from results import Figures
@@ -24,7 +26,8 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
     first = f'next(iter(lmdeck.LMStudio(base_url="{url}").chat("chunks-20").user("Hi").stream()))'
     first_async = (
         "import asyncio\nasync def main():\n"
-        f'  async for _ in lmdeck.AsyncLMStudio(base_url="{url}").chat("chunks-20").user("Hi").stream(): break\n'
+        f'  async with lmdeck.AsyncLMStudio(base_url="{url}") as lm, lm.chat("chunks-20").user("Hi").stream() as stream:\n'
+        "    async for _ in stream: break\n"
         "asyncio.run(main())"
     )
     body = 'msgspec.json.encode({"model": "chunks-20", "messages": [], "stream": True})'
@@ -46,7 +49,8 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
         "asyncio.run(main())"
     )
     yield "Python", [*python, "pass"], "lmdeck"
-    yield "import lmdeck", [*python, "import lmdeck"], "lmdeck"
+    for package in ("msgspec", "urllib3", "asyncio", "aiohttp", "lmdeck"):
+        yield f"import {package}", [*python, f"import {package}"], package
     yield "LMStudio()", [*python, f'import lmdeck; lmdeck.LMStudio(base_url="{url}")'], "lmdeck"
     yield "lmdeck first token, sync", [*python, f"import lmdeck; {first}"], "lmdeck"
     yield "lmdeck first token, async", [*python, f"import lmdeck; {first_async}"], "lmdeck"
@@ -60,9 +64,9 @@ def programs(port: int) -> Iterator[tuple[str, list[str], str]]:
     yield "lmdeck ask", [*command, "ask", "Hi", "--model", "chunks-20", "--base-url", url], "typer"
 
 
-def process_seconds(command: list[str]) -> float:
+def process_seconds(command: list[str], folder: str) -> float:
     """Return the CPU of a process, user and system."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder) as process:
         error = process.stderr.read() if process.stderr else b""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -77,9 +81,10 @@ def measured(port: int, rounds: int) -> Figures:
     if sys.platform == "win32":
         return figures  # Windows does not report the CPU time of an ended process
     chosen = [(name, command) for name, command, needs in programs(port) if importlib.util.find_spec(needs)]
-    for _ in range(rounds):
-        for name, command in chosen:
-            figures.rounds.setdefault(name, []).append(process_seconds(command) * 1000)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            for name, command in chosen:
+                figures.rounds.setdefault(name, []).append(process_seconds(command, folder) * 1000)
     return without_first(figures)
 
 

@@ -3,6 +3,7 @@
 import html.parser
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ ALWAYS = {"lmdeck, sync", "lmdeck, async", "sockets + msgspec, sync", "sockets +
 HEADS = {"client", "by"}
 NEEDS = {"httpx2 + msgspec": "httpx2", "openai-python": "openai"}
 HAS_PROC = Path("/proc/self/status").exists()
+HAS_PROF_TIMER = hasattr(signal, "setitimer")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,7 @@ def test_every_client_is_measured_at_every_job(run):
         assert {"lmdeck", "sockets + msgspec"} <= known["open"].keys()
         assert {"lmdeck, Django", "lmdeck, FastAPI", "lmdeck, Flask"} <= known["page"].keys()
     assert figures["about"]["lmdeck"]
+    assert [each["name"] for each in figures["profiles"]] == ["whole", "stream", "paced"] * HAS_PROF_TIMER
 
 
 def test_every_round_has_a_figure(run):
@@ -77,8 +80,8 @@ def test_every_row_is_as_wide_as_its_head_and_has_its_ratios_first(run):
 
 def test_progress_is_shown(run):
     printed, _, _ = run
-    assert "[1 of 14] chunk" in printed
-    assert "[14 of 14] growth: streams" in printed
+    assert "[1 of 16] chunk" in printed
+    assert "[16 of 16] growth: streams" in printed
 
 
 def test_a_client_that_is_not_installed_is_named(run):
@@ -104,7 +107,7 @@ def test_the_report_shows_every_job_and_needs_nothing_from_elsewhere(run):
                 seen["h3"].append(data)
 
     Reader().feed(report)
-    titles = [each["title"] for each in [*figures["figures"], *figures["growth"]]]
+    titles = [each["title"] for each in [*figures["figures"], *figures["growth"], *figures["profiles"]]]
     assert seen["h3"] == titles
     assert seen["svg"] >= len(titles) - 3  # a quick run may find no memory to draw
     assert all(address.startswith("#") for address in seen["addresses"])
@@ -146,6 +149,20 @@ def test_a_run_is_compared_with_a_kept_one_and_what_is_worse_is_named(run, tmp_p
     assert warnings
     assert all("LMStudio()" in warning for warning in warnings)
     assert "Nothing is worse" in subprocess.run([*command, old, old], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_documents_have_the_figures_of_the_last_kept_run():
+    """Nobody writes figures by hand: `benchmarks/report.py` writes them from the run that is kept."""
+    command = [sys.executable, ROOT / "benchmarks" / "report.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_only_a_whole_run_is_kept():
+    done = subprocess.run([*RUN, "--keep"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "whole run" in done.stderr
 
 
 def test_the_last_kept_run_can_be_read():
