@@ -222,6 +222,7 @@ def _error(code: int, message: str, status: int = 400) -> list[Step]:
         (text_answer(b"{half", content_type="application/json"), "the call may have taken effect"),
         (text_answer("no", 500), r"refused the call.*HTTP status 500"),
         (_error(-32000, "card declined"), r"refused the call: card declined \(HTTP status 400\)"),
+        (_error(-32602, "session_id must be a number"), "refused the call: session_id must be a number"),
         (_error(-32001, "no such account"), "refused the call: no such account"),
         (text_answer("", 202), "refused the call.*202 Accepted"),
     ],

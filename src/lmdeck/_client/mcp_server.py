@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -32,6 +33,11 @@ MAX_SSE_EVENT_BYTES = 64 << 20  # an image in base64 is often larger than mcp's 
 BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds before reconnecting, doubled with each failure
 CLOSING_SECONDS = 10.0
 LOOP_CYCLES = 10  # enough for the end of a process's output to pass through the tasks that read it
+_LOST_SESSION = re.compile(
+    rb"\b(no|not|invalid|unknown|expired|missing)\b[^.]{0,40}\bsession|"
+    rb"\bsession\b[^.]{0,40}\b(not|invalid|unknown|expired|missing|required|terminated)\b",
+    re.IGNORECASE,
+)
 T = TypeVar("T")
 _log = logging.getLogger("lmdeck.mcp")
 logging.getLogger("mcp").addHandler(logging.NullHandler())  # mcp logs a traceback for each line that is not a message
@@ -294,7 +300,7 @@ class _Connection:
         request = response.request
         if request.method == "POST" and "mcp-session-id" in request.headers:
             self._session_is_lost |= self._status == 404 or (
-                self._status == 400 and b"session" in (await response.aread()).lower()
+                self._status == 400 and _LOST_SESSION.search(await response.aread()) is not None
             )
 
     async def _run(self, opened: asyncio.Future[list[ServerTool]]) -> None:
