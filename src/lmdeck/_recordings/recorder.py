@@ -11,7 +11,8 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
-from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, RefusedRequest, joined_headers, refuse_request
+from lmdeck._incoming.headers import HOP_BY_HOP, joined_headers
+from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, RefusedRequest, refuse_request
 from lmdeck._recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck._recordings.redaction import redact
 from lmdeck._transport import Timeouts, WireRequest
@@ -26,11 +27,8 @@ if TYPE_CHECKING:
 
     from lmdeck._transport import AsyncResponse
 
-HOP_HEADERS = frozenset({
-    "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length", "accept-encoding",
-    "proxy-connection",
-})  # fmt: skip
-NOT_FORWARDED = HOP_HEADERS | PAGE_ORIGIN
+OF_ONE_CONNECTION = HOP_BY_HOP | {"accept-encoding", "content-length", "host"}
+NOT_FORWARDED = OF_ONE_CONNECTION | PAGE_ORIGIN
 MAX_BODY_BYTES = 64 << 20
 PATIENCE = Timeouts(connect=10.0, first_token=3600.0, idle=3600.0)
 """Long, since the application has time limits of its own."""
@@ -141,7 +139,7 @@ async def _forward_response(answer: AsyncResponse, exchange: RecordedExchange, b
     raw = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in answer.headers.items()
-        if name not in HOP_HEADERS
+        if name not in OF_ONE_CONNECTION
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     while data := await answer.read():

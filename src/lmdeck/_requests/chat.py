@@ -32,6 +32,8 @@ OWN_METHODS = {
     "tool_choice": "with_tool_choice",
     "stream": "send() or stream()",
 }
+RANDOM_SEED = 0xFFFFFFFF
+"""llama.cpp's seed for "choose at random", which -1 also means (`LLAMA_DEFAULT_SEED`)."""
 ANY_OBJECT = {"type": "object", "additionalProperties": True}
 ANY_JSON = {
     "type": "json_schema",

@@ -37,7 +37,7 @@ FIRST_PAUSE, MAX_PAUSE = 0.05, 2.0
 CLOSE_SECONDS = 10.0
 
 
-class _Job(Struct, frozen=True):
+class _QueuedWrite(Struct, frozen=True):
     """A queued write; without a future, a failure is logged."""
 
     write: Write[Any] | WriteRecords
@@ -56,7 +56,7 @@ class WriterThread:
         self._pause = pause
         self._closing = threading.Event()
         self._connection: Connection | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -65,7 +65,7 @@ class WriterThread:
     def submit(self, write: Write[T]) -> Future[T]:
         """Write soon, and return a future that is done after the commit."""
         future: Future[T] = Future()
-        self._add(_Job(write, future))
+        self._add(_QueuedWrite(write, future))
         return future
 
     def add_record(self, write: WriteRecords, record: object, future: Future[None] | None = None) -> None:
@@ -73,9 +73,9 @@ class WriterThread:
 
         The future is done after the commit; without one, a failure is logged.
         """
-        self._add(_Job(write, future, record))
+        self._add(_QueuedWrite(write, future, record))
 
-    def _add(self, job: _Job) -> None:
+    def _add(self, job: _QueuedWrite) -> None:
         with self._lock:
             if self._is_closed:
                 self._fail(job.future, StoreError(f"The store {self._database.label} is closed."))
@@ -122,9 +122,9 @@ class WriterThread:
         if self._connection is not None:
             self._connection.close()
 
-    def _next_jobs(self) -> tuple[list[_Job], bool]:
+    def _next_jobs(self) -> tuple[list[_QueuedWrite], bool]:
         """Wait for a job; return it with the queued ones, and whether more may come."""
-        jobs: list[_Job] = []
+        jobs: list[_QueuedWrite] = []
         job = self._jobs.get()
         if job is not None and self._pause:
             self._closing.wait(self._pause)
@@ -138,7 +138,7 @@ class WriterThread:
                 return jobs, True
         return jobs, False
 
-    def _write(self, jobs: list[_Job]) -> None:
+    def _write(self, jobs: list[_QueuedWrite]) -> None:
         """Write jobs in one transaction; if one of them fails, each in its own."""
         try:
             results = self._commit(jobs)
@@ -160,7 +160,7 @@ class WriterThread:
             return error
         return StoreError(f"The store {self._database.label} refused a write: {describe(str(error))}.")
 
-    def _commit(self, jobs: list[_Job]) -> list[Any]:
+    def _commit(self, jobs: list[_QueuedWrite]) -> list[Any]:
         """Run jobs in one transaction and return their results; repeat it after an interruption.
 
         Raises:
@@ -204,7 +204,7 @@ class WriterThread:
                 connection.close()
 
 
-def _run(jobs: list[_Job], connection: Connection) -> list[Any]:
+def _run(jobs: list[_QueuedWrite], connection: Connection) -> list[Any]:
     """Run the writes of jobs and return their results.
 
     Records that follow each other are written together.

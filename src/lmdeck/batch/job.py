@@ -48,7 +48,7 @@ class BatchRow(Struct, frozen=True, kw_only=True):
     response: bytes | None = None
 
 
-class _Job:
+class _BatchJobBase:
     """The parts of a batch that do not depend on how it is run."""
 
     def __init__(
@@ -170,7 +170,7 @@ class _Job:
         return summary_of(ledger, time.monotonic() - started)
 
 
-class BatchJob(_Job):
+class BatchJob(_BatchJobBase):
     """A batch of the sync client."""
 
     def run(self, on_progress: OnProgress | None = None, *, retry_failed: bool = False) -> BatchSummary:
@@ -201,7 +201,7 @@ class BatchJob(_Job):
         return _run_in_thread(run)  # in a notebook, for example
 
 
-class AsyncBatchJob(_Job):
+class AsyncBatchJob(_BatchJobBase):
     """A batch of the async client."""
 
     async def run(self, on_progress: OnProgress | None = None, *, retry_failed: bool = False) -> BatchSummary:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct
 
-from lmdeck._requests.chat import runs_tools_on_server
+from lmdeck._requests.chat import RANDOM_SEED, runs_tools_on_server
 from lmdeck._secret import Secret
 from lmdeck._transport import WireRequest
 from lmdeck.errors import CacheMissError
@@ -38,8 +38,6 @@ WITHOUT_IDENTITY = {
 
 All others are part of the key, since a proxy may distinguish users by them.
 """
-RANDOM_SEED = 0xFFFFFFFF
-"""llama.cpp's seed for \"choose at random\", which -1 also means (`LLAMA_DEFAULT_SEED`)."""
 _SECONDS = re.compile(r"[0-9]+")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 

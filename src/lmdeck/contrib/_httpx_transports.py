@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmdeck._incoming.trust import joined_headers
+from lmdeck._incoming.headers import joined_headers
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.upstream import (
     AsyncRelayedResponse,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmdeck._encoders.backend_events import Finished, LoadProgress
+from lmdeck._requests.chat import RANDOM_SEED
 from lmdeck.engine.errors import EngineError
 from lmdeck.engine.llama import check_grammar
 from lmdeck.engine.model_loading import ModelFile
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 64
 MAX_LOGPROBS = 500
-RANDOM_SEED = 0xFFFFFFFF
-"""llama.cpp's value for a random seed."""
 
 DEFAULTS = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05)
 """LM Studio's options, except its repeat penalty of 1.1.

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._incoming.disconnect import ClientGoneError
+from lmdeck._incoming.headers import joined_headers
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import LimitsConfig
@@ -67,11 +68,7 @@ class IncomingRequest:
     @cached_property
     def headers(self) -> Mapping[str, str]:
         """The headers; repeated ones are joined."""
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in self.scope["headers"]:
-            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return headers
+        return joined_headers(self.scope["headers"])
 
     def forget_headers(self) -> None:
         """Release the headers when nothing reads them any more."""

@@ -13,11 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from lmdeck.gateway.admission import RequestOutcome
 from lmdeck.gateway.http import HTTPAnswer
 from lmdeck.observe.listening import BoundedLabels
+from lmdeck.observe.prometheus_metrics import CHUNK_TIMES, DURATIONS
 
 __all__ = ["GatewayMetrics"]
-
-DURATIONS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-TOKEN_TIMES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1, 2.5)
 
 
 class GatewayMetrics:
@@ -45,7 +43,7 @@ class GatewayMetrics:
         )  # fmt: skip
         self._per_token = Histogram(
             "gen_ai_server_time_per_output_token_seconds", "Mean time per token after the first.",
-            ["model"], buckets=TOKEN_TIMES, registry=registry,
+            ["model"], buckets=CHUNK_TIMES, registry=registry,
         )  # fmt: skip
         self._queue = Histogram(
             "lmdeck_gateway_queue_wait_seconds", "Time in the queue.", ["model"], buckets=DURATIONS, registry=registry

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._incoming.headers import HOP_BY_HOP
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
 from lmdeck._plans.generation import GenerationRequest, read_rest, send_generation
@@ -16,12 +17,12 @@ from lmdeck._transport import Timeouts
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.endpoint_urls import Kind, Route
 from lmdeck.relay.errors import error_headers, status_of
-from lmdeck.relay.repaired_answers import HOP_BY_HOP, PassingRelay
+from lmdeck.relay.repaired_answers import PassingRelay
 from lmdeck.relay.requests import RelayRequest, error_body
 
 __all__ = ["ErrorAnswer", "begin", "begin_request", "error_answer", "pass_on"]
 
-NOT_FORWARDED = HOP_BY_HOP | {"accept-encoding", "host"}
+NOT_FORWARDED = HOP_BY_HOP | {"accept-encoding", "content-encoding", "content-length", "host"}
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
 from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
-from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, joined_headers, refuse_request
+from lmdeck._incoming.headers import joined_headers
+from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, refuse_request
 from lmdeck._requests.base_url import BaseURL
 from lmdeck.config import Settings
 from lmdeck.errors import InvalidRequestError, LMStudioError

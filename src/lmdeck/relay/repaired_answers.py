@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from lmdeck._incoming.headers import HOP_BY_HOP
 from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.embeddings import read_vectors
 from lmdeck._responses.json_bodies import decoded_or_text, is_error_body
@@ -24,15 +25,12 @@ from lmdeck.relay.requested_json import RequestedJson
 from lmdeck.relay.writing import Writer, rules_of
 from lmdeck.stats import Usage
 
-__all__ = ["HOP_BY_HOP", "ChatRelay", "EmbeddingRelay", "PassingRelay", "RelayReader"]
+__all__ = ["ChatRelay", "EmbeddingRelay", "PassingRelay", "RelayReader"]
 
 LOST_CALLS = {"tool_call_unparsed", "tool_call_unnamed"}
 PASSED = Chunk()
 REFUSAL_BYTES = 1 << 16
-HOP_BY_HOP = {
-    "connection", "content-encoding", "content-length", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
-    "trailer", "transfer-encoding", "upgrade",
-}  # fmt: skip
+NOT_PASSED = HOP_BY_HOP | {"content-encoding", "content-length"}
 JSON = {"content-type": "application/json"}
 EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -321,7 +319,7 @@ class PassingRelay:
 
     def head(self) -> dict[str, str]:
         """Return the server's headers, without those of the connection."""
-        return {name: value for name, value in self._headers.items() if name not in HOP_BY_HOP}
+        return {name: value for name, value in self._headers.items() if name not in NOT_PASSED}
 
     def take(self) -> bytes:
         """Return the bytes received since the last call."""

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmdeck._incoming.disconnect import ClientGoneError
-from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
+from lmdeck._incoming.headers import joined_headers
+from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, refuse_request
 from lmdeck.server.backend import BackendError
 from lmdeck.server.endpoints.listings import native_models, openai_model, openai_models, v0_model, v0_models
 from lmdeck.server.errors import (

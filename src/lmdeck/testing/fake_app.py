@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
-from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, joined_headers, refuse_request
+from lmdeck._incoming.headers import joined_headers
+from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, refuse_request
 from lmdeck.server.backend import BackendError
 from lmdeck.server.errors import body_refused, failure_body
 from lmdeck.server.http_responses import json_response

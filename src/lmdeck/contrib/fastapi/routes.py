@@ -18,10 +18,10 @@ from lmdeck._client.approve_callback import AnyApprove
 from lmdeck._client.chat import AsyncChat
 from lmdeck._client.clients import AsyncLMStudio
 from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
+from lmdeck._incoming.headers import joined_headers
 from lmdeck._incoming.trust import (
     AllowedHosts,
     RefusedRequest,
-    joined_headers,
     refuse_request,
 )
 from lmdeck.contrib.fastapi.clients import LM
