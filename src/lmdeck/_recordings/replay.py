@@ -110,20 +110,20 @@ def parse_exchange(exchange: RecordedExchange) -> ParsedExchange:
 
 
 def _reader(exchange: RecordedExchange) -> ChatReader | None:
-    asked: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
+    request: Mapping[str, Any] = exchange.request if isinstance(exchange.request, dict) else {}
     is_completion = exchange.path.endswith("/chat/completions")
-    listed = asked.get("tools")
+    listed = request.get("tools")
     tools: list[Mapping[str, Any]] = (
         [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
     )
     if not is_completion:
         tools = offered_tools({"tools": tools})
-    offered = OfferedTools(() if asked.get("tool_choice") == "none" else tools)
-    assembler = ChatAssembler(text_parser=StreamParser(offered), tools=offered, model=str(asked.get("model") or ""))
+    offered = OfferedTools(() if request.get("tool_choice") == "none" else tools)
+    assembler = ChatAssembler(text_parser=StreamParser(offered), tools=offered, model=str(request.get("model") or ""))
     if is_completion:
         return ChatReader(exchange.status, exchange.headers, assembler)
     translators: dict[str, Translator] = {
-        "/api/v1/chat": NativeTranslator(asked.get("max_output_tokens")),
+        "/api/v1/chat": NativeTranslator(request.get("max_output_tokens")),
         "/v1/responses": ResponsesTranslator(),
         "/v1/messages": AnthropicTranslator(),
     }

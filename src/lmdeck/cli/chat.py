@@ -178,8 +178,8 @@ class TerminalChat:
     def _ask(self, question: str) -> bool:
         """Send a question and show the answer; after an error, the conversation is unchanged."""
         self._question, self._before = question, self._history
-        asked = self._history.user(question)
-        chat = self._lm.chat(self._model).with_messages(asked).with_tools(self._tools.values())
+        history = self._history.user(question)
+        chat = self._lm.chat(self._model).with_messages(history).with_tools(self._tools.values())
         try:
             reply = self._answer(chat)
         except LMStudioError as error:
@@ -188,7 +188,7 @@ class TerminalChat:
                 show_line(NEXT, "The part received so far is not part of the conversation; /retry asks again.")
             return False
         if reply is not None:
-            self._history = asked.add(reply)
+            self._history = history.add(reply)
             if console.is_terminal:
                 console.print(stats_line(reply))
             self._save_session()

@@ -35,8 +35,8 @@ class ChatSession(NamedTuple):
     @property
     def title(self) -> str:
         """The beginning of the first question."""
-        asked = (message.content for message in self.history.messages if message.role == "user")
-        return " ".join(str(next(asked, "")).split())[:TITLE_CHARS]
+        questions = (message.content for message in self.history.messages if message.role == "user")
+        return " ".join(str(next(questions, "")).split())[:TITLE_CHARS]
 
     def save(self) -> None:
         """Write the conversation to its file, and remove the oldest files over the limit.

@@ -107,11 +107,11 @@ def _call(lm: LMStudio) -> None:
     console.print(Text(f"> {TOOL_QUESTION}", style="dim"))
     chat = lm.chat().user(TOOL_QUESTION).with_tools([CLOCK])
     with waiting("waiting for the tool call"):
-        asked = chat.with_tool_choice("required").with_options(max_tokens=60, temperature=0).send()
-    call = asked.tool_calls[0]
+        reply = chat.with_tool_choice("required").with_options(max_tokens=60, temperature=0).send()
+    call = reply.tool_calls[0]
     console.print(Text.assemble("the model calls    ", (f"{call.name}({safe(call.raw_arguments)})", "bold")))
     console.print(Text.assemble("the tool returns   ", (_time_at_offset(call.arguments), "bold")))
-    console.print(stats_line(asked))
+    console.print(stats_line(reply))
 
 
 def _time_at_offset(arguments: dict[str, Any]) -> str:

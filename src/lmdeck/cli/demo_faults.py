@@ -57,8 +57,8 @@ def _our_call(fake: FakeLMStudio, lm: LMStudio) -> str:
 def _their_call(fake: FakeLMStudio) -> str:
     fake.reply(WRITTEN_CALL)
     with _openai(fake) as client:
-        asked = [{"role": "user", "content": "The weather in Paris?"}]
-        answer = client.chat.completions.create(model=MODEL, messages=asked, tools=[WEATHER]).choices[0].message
+        messages = [{"role": "user", "content": "The weather in Paris?"}]
+        answer = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER]).choices[0].message
     return f"tool_calls: {answer.tool_calls}\ncontent: {answer.content}"
 
 
@@ -74,8 +74,8 @@ def _our_stream(fake: FakeLMStudio, lm: LMStudio) -> str:
 def _their_stream(fake: FakeLMStudio) -> str:
     fake.fail("early_end", reply=STORY, after_chunks=8)
     with _openai(fake) as client:
-        asked = [{"role": "user", "content": "Tell me a story."}]
-        chunks = list(client.chat.completions.create(model=MODEL, messages=asked, stream=True))
+        messages = [{"role": "user", "content": "Tell me a story."}]
+        chunks = list(client.chat.completions.create(model=MODEL, messages=messages, stream=True))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     return f"no error; this looks like the complete answer: {text!r}"
 

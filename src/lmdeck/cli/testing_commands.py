@@ -181,8 +181,8 @@ def _as_row(parsed: ParsedExchange) -> dict[str, object]:
 
 def _show(parsed: ParsedExchange) -> None:
     exchange, reply, error = parsed.exchange, parsed.reply, parsed.error
-    asked = _short(safe(f"{exchange.method} {exchange.path}"))
-    show_line(GOOD if error is None else BAD, f" → {exchange.status}", label=asked)
+    label = _short(safe(f"{exchange.method} {exchange.path}"))
+    show_line(GOOD if error is None else BAD, f" → {exchange.status}", label=label)
     if error is not None:
         show_line((" ", ""), f"{type(error).__name__}: {error.message}")
         show_line(NEXT, error.hint)

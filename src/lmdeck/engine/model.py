@@ -185,25 +185,25 @@ class EngineModel:
         return self._table
 
 
-def _fields(asked: Sampling) -> dict[str, Any]:
+def _fields(sampling: Sampling) -> dict[str, Any]:
     """Return the fields of llama.cpp's `/completion` for sampling parameters.
 
     Source: the README of llama.cpp's server.
     """
-    top_k = DEFAULTS.top_k if asked.top_k is None else asked.top_k
+    top_k = DEFAULTS.top_k if sampling.top_k is None else sampling.top_k
     chosen = {
-        "n_predict": None if asked.max_tokens is None else max(asked.max_tokens, 1),
-        "temperature": _value_or(asked.temperature, DEFAULTS.temperature),
-        "top_p": _value_or(asked.top_p, DEFAULTS.top_p),
+        "n_predict": None if sampling.max_tokens is None else max(sampling.max_tokens, 1),
+        "temperature": _value_or(sampling.temperature, DEFAULTS.temperature),
+        "top_p": _value_or(sampling.top_p, DEFAULTS.top_p),
         "top_k": max(top_k or 0, 0),  # 0: all
-        "min_p": _value_or(asked.min_p, DEFAULTS.min_p),
-        "repeat_penalty": asked.repeat_penalty,
-        "presence_penalty": asked.presence_penalty,
-        "frequency_penalty": asked.frequency_penalty,
-        "logit_bias": list(asked.logit_bias.items()) if asked.logit_bias else None,
-        "seed": None if asked.seed is None else asked.seed % RANDOM_SEED,
-        "cache_prompt": asked.seed is None,
-        "stop": list(asked.stop) or None,
+        "min_p": _value_or(sampling.min_p, DEFAULTS.min_p),
+        "repeat_penalty": sampling.repeat_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "logit_bias": list(sampling.logit_bias.items()) if sampling.logit_bias else None,
+        "seed": None if sampling.seed is None else sampling.seed % RANDOM_SEED,
+        "cache_prompt": sampling.seed is None,
+        "stop": list(sampling.stop) or None,
     }
     return {name: value for name, value in chosen.items() if value is not None}
 
@@ -254,8 +254,8 @@ async def _letters(server: LlamaServer, choice: LetterChoice) -> tuple[tuple[flo
     A letter that is not among the likeliest tokens gets the score of the last one.
     """
     prompt = await _prompt(server, (Turn("user", choice.prompt),))
-    asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": MAX_LOGPROBS}
-    answer = await server.ask("/completion", asked)
+    body = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": MAX_LOGPROBS}
+    answer = await server.ask("/completion", body)
     likeliest = answer["completion_probabilities"][0]["top_logprobs"]
     scores = {one["token"]: float(one["logprob"]) for one in reversed(likeliest)}
     floor = min(scores.values())

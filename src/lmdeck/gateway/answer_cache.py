@@ -75,8 +75,8 @@ class CachedAnswers:
 
     def _key(self, request: GatewayRequest, control: CacheControl) -> bytes | None:
         headers = {name: request.headers[name] for name in _VARYING if name in request.headers}
-        asked = WireRequest(method=request.method, url=request.route.path, body=request.body, headers=headers)
-        return request_key(asked, control, "" if self._is_shared else request.principal.scope)
+        wire_request = WireRequest(method=request.method, url=request.route.path, body=request.body, headers=headers)
+        return request_key(wire_request, control, "" if self._is_shared else request.principal.scope)
 
     async def _find(self, key: bytes, control: CacheControl, model: str) -> Entry | None:
         """Return the stored answer, unless it is by a variant of the model that no host has now."""

@@ -102,12 +102,12 @@ class Expectations:
             AssertionError: There was none, or another number; the message shows what was sent.
         """
         wanted = {"path": path, "model": model, "contains": contains, "tools": tools, "body": body}
-        asked = [request for request in self.requests if _fits(request, wanted) and (fits is None or fits(request))]
-        if (times is None and asked) or (times is not None and len(asked) == times):
-            return asked[-1] if asked else self.requests[-1]
+        matching = [request for request in self.requests if _fits(request, wanted) and (fits is None or fits(request))]
+        if (times is None and matching) or (times is not None and len(matching) == times):
+            return matching[-1] if matching else self.requests[-1]
         described = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
         expected = f"{'at least 1' if times is None else times} request(s) that fit {described or 'the condition'}"
-        raise AssertionError(f"Expected {expected}, found {len(asked)}.{self._shown()}{self._difference(body)}")
+        raise AssertionError(f"Expected {expected}, found {len(matching)}.{self._shown()}{self._difference(body)}")
 
     def assert_tool_called(self, name: str, /, *, result: str | None = None, **arguments: object) -> ToolUse:
         """Check that the application ran a tool with these arguments and sent back its result.
@@ -135,9 +135,9 @@ class Expectations:
         Raises:
             AssertionError: The number was different.
         """
-        asked = [request for request in self._answer_requests() if path in (None, request.path)]
-        if len(asked) != count:
-            raise AssertionError(f"Expected {count} request(s), found {len(asked)}.{self._shown()}")
+        matching = [request for request in self._answer_requests() if path in (None, request.path)]
+        if len(matching) != count:
+            raise AssertionError(f"Expected {count} request(s), found {len(matching)}.{self._shown()}")
 
     def assert_nothing_sent(self) -> None:
         """Check that no request for an answer was sent.

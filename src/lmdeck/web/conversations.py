@@ -108,8 +108,10 @@ class Conversations:
             ConfigurationError: The decisions do not fit the calls that wait.
         """
         if isinstance(request, PageQuestion):
-            asked = self.ask(request, owner)
-            return NOT_FOUND if asked is None else ConversationTurn(key=asked[0], messages=asked[1], question=asked[2])
+            stored = self.ask(request, owner)
+            if stored is None:
+                return NOT_FOUND
+            return ConversationTurn(key=stored.conversation, messages=stored.messages, question=stored.id)
         waiting = self.paused(request.conversation, owner)
         if waiting is None or waiting.id != request.run:
             return NO_LONGER_WAITING
@@ -125,8 +127,8 @@ class Conversations:
         A question that replaces another one removes it and all messages after it. Calls of the conversation that wait
         for a decision are then discarded. None if the owner has no such conversation.
         """
-        asked = question.asked()
-        asked = replace(asked, content=storable_text(asked.content), id=secrets.token_urlsafe(12))
+        message = question.message()
+        message = replace(message, content=storable_text(message.content), id=secrets.token_urlsafe(12))
         with self._open() as database:
             database.execute("BEGIN IMMEDIATE")  # other processes may append at the same time
             key = question.conversation or self._create(database, owner)
@@ -137,8 +139,8 @@ class Conversations:
                 stored = _before_question(stored, question.replaces)
                 database.execute("DELETE FROM message WHERE conversation = ? AND position >= ?", (key, len(stored)))
             database.execute("DELETE FROM paused WHERE conversation = ?", (key,))
-            self._append(database, key, [asked])
-        return StoredQuestion(key, [message for one in [*stored, asked] for message in one.history()], str(asked.id))
+            self._append(database, key, [message])
+        return StoredQuestion(key, [each for one in [*stored, message] for each in one.history()], str(message.id))
 
     def messages(self, key: str, owner: str) -> list[StoredMessage] | None:
         """Return the messages of a conversation; None if the owner has no such conversation."""

@@ -71,10 +71,10 @@ class PageQuestion(Struct, frozen=True):
 
     def all_messages(self) -> list[Message]:
         """Return the messages before the question, and the question."""
-        return [*self.history(), *self.asked().history()]
+        return [*self.history(), *self.message().history()]
 
-    def asked(self) -> StoredMessage:
-        """Return the question itself."""
+    def message(self) -> StoredMessage:
+        """Return the question as a message."""
         return StoredMessage(role="user", content=self.text, images=self.images or UNSET)
 
 

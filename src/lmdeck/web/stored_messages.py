@@ -78,9 +78,9 @@ class StoredMessage(Struct, frozen=True, kw_only=True):
         calls = [call for call in self.calls if call.content is not None]
         if self.role == "assistant" and not self.content and not calls:
             return []
-        asked = tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in calls)
+        tool_calls = tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in calls)
         results = [Message(role="tool", content=call.content or "", tool_call_id=call.id) for call in calls]
-        return [Message(role=self.role, content=self._content(), tool_calls=asked), *results]
+        return [Message(role=self.role, content=self._content(), tool_calls=tool_calls), *results]
 
     def _content(self) -> str | list[dict[str, Any]]:
         if self.is_interrupted:

@@ -96,41 +96,41 @@ class AskView(GuardedView):
             return refusal_response(TOO_LARGE)
         chosen = find_encoding(self.encoding)
         try:
-            asked, encoding = chosen.read(body, chosen)
-            key = _conversation_id(asked.conversation)
+            received, encoding = chosen.read(body, chosen)
+            key = _conversation_id(received.conversation)
         except ConfigurationError as error:
             return error_response(400, error.message, error.hint)
         stream = partial(stream_response, encoding=encoding, approve=self.get_approve(request))
-        if isinstance(asked, PageDecisions):
-            return self._resume(_get_or_404(request, key), asked, stream)
+        if isinstance(received, PageDecisions):
+            return self._resume(_get_or_404(request, key), received, stream)
         chat = self.get_chat(request)
-        if asked.is_stateless or not _history_enabled(request):
+        if received.is_stateless or not _history_enabled(request):
             if self.get_approve(request) == "pause":
                 return error_response(
                     401, "Tool calls need your approval, so you must be logged in.", "Log in and ask again."
                 )
-            return stream(chat.with_messages(asked.all_messages()))
+            return stream(chat.with_messages(received.all_messages()))
         conversation = _get_or_create(request, key)
-        on_end = partial(conversation.add, question=conversation.ask(asked))
+        on_end = partial(conversation.add, question=conversation.ask(received))
         response = stream(chat.with_messages(conversation.history()), on_end=on_end)
         response.headers["X-Conversation"] = str(conversation.pk)
         return response
 
     def _resume(
-        self, conversation: Any, asked: PageDecisions, stream: Callable[..., ChatResponse]
+        self, conversation: Any, received: PageDecisions, stream: Callable[..., ChatResponse]
     ) -> HttpResponseBase:  # the model exists only if its application is installed
         """Resume the paused run of a conversation, and remove it from there."""
         waiting = conversation.paused
         try:
-            if waiting is not None and waiting.id == asked.run:
-                waiting.decide(asked.decisions)
+            if waiting is not None and waiting.id == received.run:
+                waiting.decide(received.decisions)
         except ConfigurationError as error:
             return error_response(400, error.message, error.hint)
-        paused = conversation.take_paused(asked.run)
+        paused = conversation.take_paused(received.run)
         if paused is None:
             return refusal_response(NO_LONGER_WAITING)
         on_end = partial(conversation.add, resumed=paused)
-        response = stream(self.get_chat(self.request), resumed=ResumedRun(paused, asked.decisions), on_end=on_end)
+        response = stream(self.get_chat(self.request), resumed=ResumedRun(paused, received.decisions), on_end=on_end)
         response.headers["X-Conversation"] = str(conversation.pk)
         return response
 

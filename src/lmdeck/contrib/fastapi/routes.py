@@ -87,19 +87,19 @@ def router(
 
     @routes.post("/ask")
     async def ask(request: Request, lm: LM, owner: Owner) -> Response:
-        asked = await run_in_threadpool(api.ask, await _body(request), new_chat(lm), owner)
-        if isinstance(asked, RefusedRequest):
-            return _error_response(asked)
+        requested = await run_in_threadpool(api.ask, await _body(request), new_chat(lm), owner)
+        if isinstance(requested, RefusedRequest):
+            return _error_response(requested)
         response = stream_response(
-            asked.chat,
-            encoding=asked.encoding,
+            requested.chat,
+            encoding=requested.encoding,
             max_rounds=max_rounds,
             heartbeat=heartbeat,
             approve=approve,
-            resumed=asked.resumed,
-            on_end=asked.on_end,
+            resumed=requested.resumed,
+            on_end=requested.on_end,
         )
-        response.headers.update(asked.headers)
+        response.headers.update(requested.headers)
         return response
 
     @routes.get("/state")

@@ -74,18 +74,18 @@ def blueprint(
     @routes.post("/ask")
     def ask() -> ResponseReturnValue:
         body = _body()
-        asked = TOO_LARGE if body is None else api.ask(body, new_chat(extension().client), _owner())
-        if isinstance(asked, RefusedRequest):
-            return _error_response(asked)
+        requested = TOO_LARGE if body is None else api.ask(body, new_chat(extension().client), _owner())
+        if isinstance(requested, RefusedRequest):
+            return _error_response(requested)
         response = stream_response(
-            asked.chat,
-            encoding=asked.encoding,
+            requested.chat,
+            encoding=requested.encoding,
             max_rounds=max_rounds,
             approve=approve,
-            resumed=asked.resumed,
-            on_end=asked.on_end,
+            resumed=requested.resumed,
+            on_end=requested.on_end,
         )
-        response.headers.update(asked.headers)
+        response.headers.update(requested.headers)
         return response
 
     @routes.get("/state")

@@ -43,27 +43,27 @@ async def answer_native_chat(request: Request, backend: Backend, stored: StoredR
         Refusal: The request is invalid, or continues an unknown response.
         BackendError: The back end refuses the request; nothing has been sent yet.
     """
-    asked = native_chat(await read_body(request), backend.models())
-    history = _history(asked, stored)
-    job = msgspec.structs.replace(asked.job, messages=history)
+    parsed = native_chat(await read_body(request), backend.models())
+    history = _history(parsed, stored)
+    job = msgspec.structs.replace(parsed.job, messages=history)
     timer = ResponseTimer()
-    answer = _NativeResponseBuilder(asked, history, stored, timer, backend.models())
+    answer = _NativeResponseBuilder(parsed, history, stored, timer, backend.models())
     events = answer.blocks.read(timer.events(backend.chat(job)))
-    if asked.stream:
+    if parsed.stream:
         return EventStream(with_error_frame(answer.frames(events), answer.failure))
     await run_until_disconnect(request.receive, answer.drain(events))
     return json_response(answer.result())
 
 
-def _history(asked: NativeChat, stored: StoredResponses) -> tuple[ChatMessage, ...]:
+def _history(parsed: NativeChat, stored: StoredResponses) -> tuple[ChatMessage, ...]:
     """Return the stored history with the new message; a new system prompt replaces the old one."""
-    earlier = stored.history(asked.previous)
-    if asked.system_prompt is not None:
+    earlier = stored.history(parsed.previous)
+    if parsed.system_prompt is not None:
         earlier = (
-            ChatMessage(role="system", text=asked.system_prompt),
+            ChatMessage(role="system", text=parsed.system_prompt),
             *(message for message in earlier if message.role != "system"),
         )
-    return (*earlier, asked.message)
+    return (*earlier, parsed.message)
 
 
 class _NativeResponseBuilder:
@@ -71,18 +71,18 @@ class _NativeResponseBuilder:
 
     def __init__(
         self,
-        asked: NativeChat,
+        parsed: NativeChat,
         history: tuple[ChatMessage, ...],
         stored: StoredResponses,
         timer: ResponseTimer,
         models: tuple[ModelDescription, ...] | Any,  # any sequence
     ) -> None:
         self.blocks = Blocks()
-        self._asked = asked
+        self._parsed = parsed
         self._history = history
         self._stored = stored
         self._timer = timer
-        described = next(model for model in models if model.key == asked.job.model)
+        described = next(model for model in models if model.key == parsed.job.model)
         self._instance = described.instances[0].id if described.instances else described.key
         self._load_started: float | None = None
         self._load_seconds: float | None = None
@@ -126,7 +126,7 @@ class _NativeResponseBuilder:
             "output": [_item(block) for block in self.blocks.all],
             "stats": stats,
         }
-        if self._asked.store and end is not None:
+        if self._parsed.store and end is not None:
             result["response_id"] = self._stored.add([*self._history, *blocks_to_messages(self.blocks.all)])
         return result
 

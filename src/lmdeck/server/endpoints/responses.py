@@ -38,15 +38,15 @@ async def answer_response(request: Request, backend: Backend, stored: StoredResp
         Refusal: The request is invalid, or continues an unknown response.
         BackendError: The back end refuses the request; nothing has been sent yet.
     """
-    asked = response_request(await read_body(request), backend.models())
-    messages = (*stored.history(asked.previous), *asked.job.messages)
+    parsed = response_request(await read_body(request), backend.models())
+    messages = (*stored.history(parsed.previous), *parsed.job.messages)
     # OpenAI: instructions apply to this response only
-    system = () if asked.instructions is None else (ChatMessage(role="system", text=asked.instructions),)
+    system = () if parsed.instructions is None else (ChatMessage(role="system", text=parsed.instructions),)
     timer = ResponseTimer()
-    answer = _ResponseBuilder(asked, messages, stored, timer)
-    job = msgspec.structs.replace(asked.job, messages=(*system, *messages))
+    answer = _ResponseBuilder(parsed, messages, stored, timer)
+    job = msgspec.structs.replace(parsed.job, messages=(*system, *messages))
     events = answer.encoder.blocks.read(timer.events(backend.chat(job)))
-    if asked.stream:
+    if parsed.stream:
         return EventStream(with_error_frame(answer.frames(events), answer.failure))
     await run_until_disconnect(request.receive, _drain(events))
     return json_response(answer.response())
@@ -62,10 +62,10 @@ class _ResponseBuilder:
     """The response to one request, built while its events are read."""
 
     def __init__(
-        self, asked: ResponseRequest, messages: tuple[ChatMessage, ...], stored: StoredResponses, timer: ResponseTimer
+        self, parsed: ResponseRequest, messages: tuple[ChatMessage, ...], stored: StoredResponses, timer: ResponseTimer
     ) -> None:
-        self.encoder = ResponseEncoder(_template(asked))
-        self._asked = asked
+        self.encoder = ResponseEncoder(_template(parsed))
+        self._parsed = parsed
         self._messages = messages
         self._stored = stored
         self._timer = timer
@@ -95,14 +95,14 @@ class _ResponseBuilder:
             "output_tokens_details": {"reasoning_tokens": end.reasoning_tokens},
             "total_tokens": end.prompt_tokens + end.completion_tokens,
         }
-        if self._asked.store:
+        if self._parsed.store:
             self._stored.add([*self._messages, *blocks_to_messages(self.encoder.blocks.all)], body["id"])
         return body
 
 
-def _template(asked: ResponseRequest) -> dict[str, Any]:
+def _template(parsed: ResponseRequest) -> dict[str, Any]:
     """Return the constant fields of the response object."""
-    job = asked.job
+    job = parsed.job
     tools = [
         {
             "type": "function",
@@ -120,14 +120,14 @@ def _template(asked: ResponseRequest) -> dict[str, Any]:
         "status": "in_progress",
         "error": None,
         "incomplete_details": None,
-        "instructions": asked.instructions,
+        "instructions": parsed.instructions,
         "max_output_tokens": job.sampling.max_tokens,
         "model": job.model,
         "output": [],
         "parallel_tool_calls": True,
-        "previous_response_id": asked.previous,
+        "previous_response_id": parsed.previous,
         "reasoning": {"effort": job.reasoning, "summary": None},
-        "store": asked.store,
+        "store": parsed.store,
         "temperature": job.sampling.temperature,
         "text": {"format": {"type": "text" if job.json_schema is None else "json_schema"}},
         "tool_choice": job.tool_choice,

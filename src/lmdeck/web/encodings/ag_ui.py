@@ -93,8 +93,8 @@ def _read(body: bytes, _: Encoding) -> tuple[PageQuestion | PageDecisions, Encod
         ids = (str(sent.get("threadId") or ""), str(sent.get("runId") or ""))
         return question_of(_messages(sent))
 
-    asked = read_conversation(body, question)
-    return asked, ag_ui(*ids)
+    request = read_conversation(body, question)
+    return request, ag_ui(*ids)
 
 
 def _messages(sent: dict[str, Any]) -> Iterator[PageMessage]:

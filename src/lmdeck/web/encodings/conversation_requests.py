@@ -22,7 +22,7 @@ def read_conversation(body: bytes, question: Callable[[dict[str, Any]], PageQues
         sent = msgspec.json.decode(body)
         if isinstance(sent, dict) and ("text" in sent or "decisions" in sent):
             return read_request(body)
-        asked = question(sent)
+        page_question = question(sent)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"The request cannot be decoded: {error}.", hint="Send JSON.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -30,8 +30,8 @@ def read_conversation(body: bytes, question: Callable[[dict[str, Any]], PageQues
             f"The request is not a conversation: {type(error).__name__} {error}.",
             hint="Send it as the front end's own client does, with its `messages`.",
         ) from error
-    check_question(asked)
-    return asked
+    check_question(page_question)
+    return page_question
 
 
 def question_of(messages: Iterable[PageMessage]) -> PageQuestion:
