@@ -71,7 +71,7 @@ def test_another_thread_closes_a_run_that_waits_for_the_model(silence: str) -> N
 
 @pytest.mark.parametrize("silence", SILENCES)
 async def test_another_task_closes_a_run_that_waits_for_the_model(silence: str) -> None:
-    """The same for the async client."""
+    """Another task closes an async run in the same way."""
     with Loopback(SILENCES[silence]) as server:
         async with alm(server.url) as client:
             run = client.chat().user("Hi").run_stream()

@@ -148,7 +148,7 @@ def test_each_call_of_a_repeatable_tool_counts(way: str) -> None:
 
 
 def test_a_tool_stays_repeatable_however_it_is_made() -> None:
-    """By each of the ways to register one, and as a method."""
+    """Every way to register a tool keeps the mark, also for a method."""
 
     class Dice:
         @tool(repeatable=True)

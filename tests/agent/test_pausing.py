@@ -249,7 +249,7 @@ def test_limits_count_what_was_before_the_pause(fake: FakeLMStudio) -> None:
 
 
 def test_events_tell_of_the_pause(fake: FakeLMStudio) -> None:
-    """To whoever iterates, and to the listeners of the client."""
+    """The pause is reported to the caller who iterates and to the client's listeners."""
     fake.tool_call("pay", amount=5)
     fake.reply("Done.")
     bank, heard = Bank(), []
@@ -272,7 +272,7 @@ def test_events_tell_of_the_pause(fake: FakeLMStudio) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "lmdeck history 1"}', "[" * 100_000])
 def test_what_is_no_paused_run_is_refused(text: str) -> None:
-    """With a sentence."""
+    """Text that is not a stored run raises an error with a sentence."""
     with pytest.raises(ConfigurationError, match="not a paused run"):
         PausedRun.from_json(text)
 

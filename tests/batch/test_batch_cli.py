@@ -70,7 +70,7 @@ def test_the_options_of_a_batch(tmp_path: Path) -> None:
 
 
 def test_status_and_cancel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the output or the ledger."""
+    """Both commands find a batch by its output or its ledger."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(3)])
     out, ledger = tmp_path / "out.jsonl", tmp_path / "out.jsonl.ledger"
     with answering_fake() as fake:

@@ -121,7 +121,7 @@ def test_every_endpoint(tmp_path: Path) -> None:
 
 
 def test_prompts_go_to_every_endpoint(tmp_path: Path) -> None:
-    """With a template, a system message and options, each in the endpoint's own form."""
+    """A template, a system message and options take each endpoint's own form."""
     source = write_lines(tmp_path / "in.jsonl", [{"word": "sea", "n": 2}])
     with FakeLMStudio() as fake:
         fake.when(lambda _: True).reply("ok")
@@ -401,7 +401,7 @@ def test_a_file_that_is_no_ledger_is_an_error(tmp_path: Path) -> None:
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:
-    """From the first to the last row, per host, and as one line of text."""
+    """Progress is reported from the first to the last row, per host, and as one line of text."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(12)])
     seen: list[BatchProgress] = []
     with answering_fake() as fake:

@@ -109,7 +109,7 @@ def test_requests_with_random_answers_are_not_cached(
 
 
 def test_a_chat_may_ask_for_the_cache(fake: FakeLMStudio, way: Way, cache: Cache) -> None:
-    """`cached(ttl)` caches at any temperature."""
+    """`cached(ttl)` stores an answer at any temperature."""
     fake.reply("one").reply("two")
     first, second = ask(way, client(way, fake, cache), 2, cached=60, temperature=0.9)
     assert (second.content, second.cache) == ("one", "hit")
@@ -220,7 +220,7 @@ def test_an_abandoned_stream_is_not_stored(fake: FakeLMStudio, cache: Cache) -> 
 
 
 def test_embeddings_are_cached(fake: FakeLMStudio, cache: Cache) -> None:
-    """They sample nothing."""
+    """Embeddings are always cached, since nothing in them is sampled."""
     with lm(fake.base_url, cache=cache, model=None) as one:
         assert one.embed(["a", "b"]).vectors == one.embed(["a", "b"]).vectors
         assert one.embed(["a"]).vectors
@@ -271,7 +271,7 @@ def test_an_answer_from_the_future_has_no_age(
 
 
 def test_the_cache_answers_while_the_server_is_unreachable(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """From the file, in a new client."""
+    """A new client answers from the file."""
     fake.reply("Hello.")
     settings: dict[str, Any] = {"cache": f"sqlite:///{tmp_path / 'answers.db'}"}
     with lm(fake.base_url, **settings) as one:

@@ -73,7 +73,7 @@ async def test_a_thousand_equal_requests_are_one_for_the_server(fake: FakeLMStud
 
 
 def test_threads_share_one_request(fake: FakeLMStudio) -> None:
-    """Two hundred threads, whole and streamed: one request each."""
+    """Two hundred threads send one request, whole or streamed."""
     fake.at(CHAT).reply("Hello.")
     start = threading.Barrier(200, timeout=PATIENCE)
 

@@ -271,7 +271,7 @@ def test_without_redis_the_model_answers(fake: FakeLMStudio, caplog: pytest.LogC
 
 
 def test_a_time_to_live_reaches_redis(redis_url: str) -> None:
-    """So that it forgets by itself."""
+    """Redis removes the entry by itself when its time is over."""
     store = open_store(redis_url, ttl=100)
     assert isinstance(store, RedisStore)
     store.put(b"ttl", entry())

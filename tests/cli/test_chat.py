@@ -23,7 +23,7 @@ def terminal(environment: dict[str, str]) -> Iterator[Terminal]:
 
 
 def test_a_conversation(terminal: Terminal, speaker: Speaker, tmp_path: Path) -> None:
-    """Two questions, the second with the first in its history; then saved, and left."""
+    """The second question is sent with the first in its history, and the conversation is saved at the end."""
     terminal.type("First question\r")
     terminal.wait_for("speaker-1b · 2 tokens")
     terminal.forget()

@@ -123,7 +123,7 @@ def test_unused_settings_are_warnings(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_token_that_is_needed() -> None:
-    """None, a wrong one, the right one."""
+    """The check distinguishes no token, a wrong one and the right one."""
     with studio(api_token="good") as fake:
         none, wrong, right = examined(fake), examined(fake, api_token="bad"), examined(fake, api_token="good")
     assert (none["server"].outcome, none["auth"].outcome, none["models"].outcome) == ("ok", "failed", "skipped")

@@ -131,7 +131,7 @@ def test_a_wrong_limit_is_named(run: Callable[..., Done], arguments: tuple[str, 
 
 
 def test_usage_is_shown_by_any_columns(run: Callable[..., Done], store: Path) -> None:
-    """As a table with totals, and as JSON."""
+    """Usage is printed as a table with totals, or as JSON."""
     url = str(store)
     table = run("usage", "--by", "model,key", "--store", url)
     assert table.returncode == 0, table.stderr
@@ -187,7 +187,7 @@ def test_a_store_that_is_not_there_is_named_and_not_created(run: Callable[..., D
 
 
 def test_an_empty_store_is_reported(run: Callable[..., Done], tmp_path: Path) -> None:
-    """In a sentence for people, and as an empty list for programs."""
+    """People get a sentence, and programs get an empty list."""
     open_store(tmp_path / "gateway.db").close()
     assert "No request is stored." in run("usage").stdout
     assert "No failure is stored." in run("errors").stdout
@@ -199,13 +199,13 @@ def test_an_empty_store_is_reported(run: Callable[..., Done], tmp_path: Path) ->
     ("text", "seconds"), [("2s", 2.0), ("5m", 300.0), ("12h", 43200.0), ("90d", 7776000.0), (" 1.5 h ", 5400.0)]
 )
 def test_durations_have_a_unit(text: str, seconds: float) -> None:
-    """Days, hours, minutes, seconds."""
+    """A duration has days, hours, minutes or seconds."""
     assert seconds_of(text) == seconds
     assert seconds_of(duration_text(seconds)) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "-1d", "1w", "1d2h", "1e3s", "٣d", "9999999d", "nan s"])
 def test_an_invalid_duration_is_refused(text: str) -> None:
-    """With an example of each unit."""
+    """The error shows an example of each unit."""
     with pytest.raises(ValueError, match="a duration such as 2s, 5m, 12h or 90d"):
         seconds_of(text)

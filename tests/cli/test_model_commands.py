@@ -79,7 +79,7 @@ def test_an_old_server_says_what_to_do(run: Run) -> None:
 
 
 def test_a_download_of_an_unknown_model_says_which_names_there_are(run: Run) -> None:
-    """Not those of the server's own models, but of the catalogue."""
+    """The names are those of the catalogue, not those of the server's own models."""
     with FakeLMStudio() as fake:
         done = run("models", "get", "nope", LMDECK_BASE_URL=fake.base_url)
     assert done.returncode == 1

@@ -69,7 +69,7 @@ def test_the_exit_code_is_the_programs(run: Run, program: list[str], code: int) 
 
 
 def test_options_of_the_program_are_its_own(tmp_path: Path) -> None:
-    """Also without the two dashes."""
+    """Options after the program's name belong to the program, also without the two dashes."""
     done = lmdeck("run", "printf", "%s|", "--host", "-h", folder=tmp_path)
     assert done.stdout == "--host|-h|"
 

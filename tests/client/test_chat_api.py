@@ -130,7 +130,7 @@ def test_text_gives_the_content_alone(fake: FakeLMStudio) -> None:
 
 
 async def test_async_text_gives_the_content_alone(fake: FakeLMStudio) -> None:
-    """The same, awaited."""
+    """The async client returns the content alone when it is awaited."""
     fake.answer(THOUGHTFUL)
     async with alm(fake.base_url) as client:
         stream = client.chat().user("Hi").with_tools([TOOL]).stream()

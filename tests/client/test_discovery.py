@@ -90,6 +90,6 @@ def test_the_doctor_says_that_lm_studio_runs_without_its_server(home: Path, monk
 
 
 def test_the_folder_of_older_versions_is_found(home: Path) -> None:
-    """LM Studio moved it to `.lmstudio` in 0.3."""
+    """The older folder is searched, too, since LM Studio moved it to `.lmstudio` in 0.3."""
     serve_on(home / ".cache" / "lm-studio", '{"port": 4321}')
     assert Settings.resolve({"discover": True}).port == 4321

@@ -382,7 +382,7 @@ def test_a_download_is_waited_for_through_a_pause(fake: FakeLMStudio, is_async: 
 
 
 def test_a_failed_download_is_an_error_and_a_strange_job_is_not_asked_for(fake: FakeLMStudio) -> None:
-    """Nothing in between."""
+    """A failed job raises, and a job with an unusable id is never requested."""
     fake.at(f"{DOWNLOAD}/status/job_1").body(job("failed"))
     with lm(fake.base_url) as client:
         with pytest.raises(APIError, match="failed"):
@@ -417,7 +417,7 @@ def test_embeddings_keep_the_order_of_the_texts_over_batches(fake: FakeLMStudio)
 
 @pytest.mark.parametrize("data", [[], [{"embedding": "%%"}], [{"embedding": []}], [{"embedding": ["x"]}]])
 def test_embeddings_that_cannot_be_read_are_an_error(fake: FakeLMStudio, data: list[Any]) -> None:
-    """Too few, no base64, empty, no numbers."""
+    """Too few vectors, invalid base64, empty vectors and other values than numbers raise an error."""
     fake.body({"data": data})
     with lm(fake.base_url) as client, pytest.raises(MalformedStreamError):
         client.embed("x", model="e")
@@ -438,7 +438,7 @@ def test_token_ids_are_refused_and_an_embedding_model_is_chosen(fake: FakeLMStud
 
 
 def test_a_completion_keeps_its_white_space_and_an_empty_one_is_an_error(fake: FakeLMStudio) -> None:
-    """Text as the model wrote it."""
+    """The text stays as the model wrote it."""
     whole = {
         "id": "c",
         "model": "m",

@@ -62,7 +62,7 @@ WORDS: dict[str, tuple[str, type[LMStudioError]]] = {
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_refusal_is_what_its_words_mean(name: str, is_async: bool, status: int) -> None:
-    """Whatever status wraps them."""
+    """The words decide the error's class, whatever status the refusal has."""
     form = FORMATS[name]
     for words, kind in WORDS.values():
         bodies = ({"error": words}, {"error": {"message": words, "type": "internal_error" if status > 400 else None}})

@@ -198,7 +198,7 @@ def test_async_handlers_run_in_the_async_client_alone(hello: FakeLMStudio, caplo
 
 
 def test_the_loading_of_a_model_is_told(fake: FakeLMStudio) -> None:
-    """By `ensure_loaded`, and by the events of LM Studio's own chat."""
+    """`ensure_loaded` and the events of LM Studio's own chat both report the loading."""
     output = [{"type": "message", "content": "Hi."}]
     fake.at("/api/v1/models").body({"models": []})
     fake.at("/api/v1/models/load").body({"type": "llm", "instance_id": "m", "status": "loaded"})
@@ -281,7 +281,7 @@ def test_an_answer_that_is_left_is_told(fake: FakeLMStudio) -> None:
 
 
 def test_a_cancelled_request_is_told(fake: FakeLMStudio) -> None:
-    """Before the first chunk, too."""
+    """A request that is cancelled before its first chunk is reported as well."""
     fake.at(CHAT).frames(30.0)
 
     async def main() -> list[str]:

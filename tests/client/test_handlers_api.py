@@ -154,7 +154,7 @@ def test_a_retry_policy_replaces_the_settings(fake: FakeLMStudio) -> None:
 
 
 def test_clients_may_share_a_registry_of_tools(fake: FakeLMStudio) -> None:
-    """What one registers, the other offers."""
+    """A tool that one client registers is offered by the other."""
 
     @tool
     def add(a: int, b: int) -> int:
@@ -170,7 +170,7 @@ def test_clients_may_share_a_registry_of_tools(fake: FakeLMStudio) -> None:
 
 
 def test_headers_go_out_with_every_request(fake: FakeLMStudio) -> None:
-    """Chats and lists alike."""
+    """Chats and lists send the client's headers alike."""
     fake.reply("Hello.")
     with LMStudio(base_url=fake.base_url, model="m", headers={"X-Team": "blue"}) as client:
         client.chat().user("x").send()

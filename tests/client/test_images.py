@@ -81,7 +81,7 @@ def test_it_reaches_the_model(hello: FakeLMStudio, is_async: bool) -> None:
 @BOTH
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed(status: int, is_async: bool) -> None:
-    """Relative ones and ones to other servers."""
+    """Relative redirects and redirects to other servers are followed."""
     with Loopback(routes={"/b": picture()}) as other:
         routes = {"/x/a": redirect("../y", status), "/y": redirect(f"{other.url}/b", status)}
         with Loopback(routes=routes) as web:
@@ -90,7 +90,7 @@ def test_redirects_are_followed(status: int, is_async: bool) -> None:
 
 @BOTH
 def test_redirects_end(is_async: bool) -> None:
-    """After five, and where they lead nowhere."""
+    """A request fails after five redirects, and at one that leads nowhere."""
     with Loopback(redirect("/again")) as web:
         with pytest.raises(InvalidRequestError, match="redirects more than 5 times"):
             fetch(f"{web.url}/", is_async=is_async)
@@ -222,7 +222,7 @@ def test_a_redirect_gives_tls_up_in_no_spelling(is_async: bool) -> None:
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:
-    """Loopback, private, link-local, shared, multicast, and IPv4 ones inside IPv6 ones."""
+    """Loopback, private, link-local, shared and multicast addresses are not public, nor are IPv4 ones inside IPv6 ones."""
     guard = AddressGuard()
     with pytest.raises(OSError, match="public"):
         guard(address)

@@ -200,7 +200,7 @@ def test_an_image_is_refused_once_by_a_model_without_vision(far_end: tuple[str, 
 
 
 def test_a_prompt_that_does_not_fit_is_counted(far_end: tuple[str, bool]) -> None:
-    """In tokens."""
+    """The error has the prompt's size in tokens."""
     url, is_async = far_end
     error = refused(url, lambda client: client.chat("m").user("word " * 3000).send(), is_async=is_async)
     assert isinstance(error, ContextLengthError)
@@ -208,7 +208,7 @@ def test_a_prompt_that_does_not_fit_is_counted(far_end: tuple[str, bool]) -> Non
 
 
 def test_what_it_cannot_do_is_said_of_it(far_end: tuple[str, bool]) -> None:
-    """Not of LM Studio, and not of its age."""
+    """The message names the product, not LM Studio or the age of its version."""
     url, is_async = far_end
     error = refused(
         url,
@@ -353,7 +353,7 @@ def test_a_key_that_is_missing_leaves_the_product_known(is_async: bool) -> None:
 
 @pytest.mark.engine
 def test_a_real_server_is_waited_for_from_its_start(launch_llama: Launch) -> None:
-    """It listens at once, and loads its model for seconds."""
+    """The client waits for a server that listens at once and loads its model for seconds."""
     with launch_llama("--ctx-size", "512", "--jinja") as url:
         reply = asked(url, ASKS["chat stream"], is_async=True, retry_attempts=1)
     assert reply.content

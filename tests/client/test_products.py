@@ -207,7 +207,7 @@ def test_the_version_may_be_on_another_port_of_this_machine(
 
 
 def test_the_program_is_asked_for_once() -> None:
-    """By each client."""
+    """Each client asks once which program answers."""
     status = json_answer({"package": "lmstudio", "version": "0.4.20"})
     with Loopback(routes={V1: json_answer({"models": []}), STATUS: status}) as server, lm(server.url) as client:
         assert [client.health().version for _ in range(3)] == ["0.4.20"] * 3

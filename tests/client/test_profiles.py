@@ -77,7 +77,7 @@ def test_a_model_is_loaded_as_its_profile_says_before_the_first_request(fake: Fa
 @BOTH
 @pytest.mark.parametrize("profiles", [{}, PROFILES], ids=["no profile", "profile"])
 def test_whoever_loads_a_model_loads_it_once(fake: FakeLMStudio, profiles: Any, is_async: bool) -> None:
-    """`load`, `ensure_loaded` and requests, all at the same time."""
+    """`load`, `ensure_loaded` and requests at the same time load a model once."""
     asks = [
         lambda client: client.models.ensure_loaded("big"),
         lambda client: client.models.load("big"),
@@ -111,7 +111,7 @@ def test_every_kind_of_request_loads_its_model(fake: FakeLMStudio, model: str, a
 
 
 def test_loading_by_hand_completes_the_profile(fake: FakeLMStudio) -> None:
-    """Options given win."""
+    """Options of the call win over those of the profile."""
     with fake.client(profiles=PROFILES) as lm:
         lm.models.load("big", context_length=8192)
     assert fake.requests[-1].body == {
@@ -133,7 +133,7 @@ def test_a_model_that_is_loaded_otherwise_is_left_alone(fake: FakeLMStudio, capl
 def test_a_server_that_loads_nothing_is_asked_all_the_same(
     fake: FakeLMStudio, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another product, or an LM Studio before 0.4."""
+    """Another product, or an LM Studio before 0.4, gets the request without a load."""
     fake.at(LOAD).error(404, "Not Found")
     with fake.client(profiles=PROFILES) as lm, caplog.at_level(logging.WARNING, "lmdeck"):
         assert lm.chat("big").user("Hi").send().content
@@ -142,7 +142,7 @@ def test_a_server_that_loads_nothing_is_asked_all_the_same(
 
 @BOTH
 def test_a_model_that_cannot_be_loaded_fails_its_request(fake: FakeLMStudio, is_async: bool) -> None:
-    """And each further one, which tries again."""
+    """Each further request fails, too, and tries the load again."""
     fake.add_model("huge", loaded=False, refuses_to_load="too little memory")
     ask = [lambda client: client.chat("huge").user("Hi").send()] * 3
     results = all_at_once(fake, ask, is_async=is_async, profiles={"huge": {"context_length": 4096}}, retry_attempts=1)
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_be_loaded_fails_its_request(fake: FakeLMStudio, is_
 def test_profiles_come_from_files_and_the_environment(
     fake: FakeLMStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any setting."""
+    """Profiles have the same sources as any other setting."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lmdeck.toml").write_text('[profiles."qwen/qwen3-4b"]\ncontext_length = 16384\n')
     with LMStudio(base_url=fake.base_url) as lm:

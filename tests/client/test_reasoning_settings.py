@@ -68,7 +68,7 @@ def test_a_chat_sends_an_effort(fake: FakeLMStudio, level: Any, options: Any, se
 
 @pytest.mark.parametrize("level", ["low", "medium", "high"])
 def test_what_the_model_does_not_take_is_not_sent(fake: FakeLMStudio, level: Any) -> None:
-    """On any endpoint."""
+    """A level that the model does not support is not sent to any endpoint."""
     listing(fake, ON_OFF)
     with lm(fake.base_url) as client:
         for ask in (

@@ -117,7 +117,7 @@ def test_tools_that_cannot_be_compiled_are_sent_once_more(fake: FakeLMStudio, wa
 )
 @pytest.mark.parametrize("status", [400, 500])
 def test_the_compilers_phrasings(fake: FakeLMStudio, words: str, status: int) -> None:
-    """Whatever the status."""
+    """Each of the compiler's messages is recognised, whatever the status."""
     refuse(fake, words, status)
     reply, bodies = ask(fake, WAYS[0], BOOK)
     assert (reply.content, len(bodies)) == ("Hello.", 2)
@@ -194,7 +194,7 @@ def test_calls_are_read_by_the_schema_that_was_offered(fake: FakeLMStudio) -> No
 
 
 def test_the_other_endpoints_do_it_too(fake: FakeLMStudio) -> None:
-    """In their own forms of a tool."""
+    """The other endpoints simplify schemas in their own forms of a tool."""
     error = {"type": "error", "error": {"type": "api_error", "message": UNCOMPILED}}
     fake.when(is_hard).body(error, status=500)
     fake.when(lambda _: True).reply("Hi")

@@ -156,7 +156,7 @@ def test_the_usage_of_a_stream_is_asked_for_unless_that_is_off(fake: FakeLMStudi
 
 
 def test_images_of_the_web_go_as_they_are_where_the_rule_is_off(fake: FakeLMStudio) -> None:
-    """Other servers fetch them."""
+    """An address is sent unchanged, since other servers fetch images themselves."""
     fake.body(completion())
     with lm(fake.base_url) as client:
         client.chat().without_rules("images").user("What?", images=["https://example.com/cat.png"]).send()
@@ -165,7 +165,7 @@ def test_images_of_the_web_go_as_they_are_where_the_rule_is_off(fake: FakeLMStud
 
 
 def test_the_other_endpoints_keep_them_too(fake: FakeLMStudio) -> None:
-    """By the client's setting."""
+    """The client's setting applies to the other endpoints as well."""
     content = [{"type": "text", "text": "Hi"}]
     output = [{"type": "message", "content": "Hi"}]
     fake.at("/v1/responses").body({"id": "r", "status": "completed", "output": output})
@@ -214,7 +214,7 @@ def test_the_rules_are_listed() -> None:
 
 
 def test_the_setting_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As text with commas."""
+    """The environment holds the rules as text with commas."""
     monkeypatch.setenv("LMDECK_WITHOUT_RULES", "schemas,images")
     assert LMStudio().settings.without_rules == ("schemas", "images")
 

@@ -163,7 +163,7 @@ def test_a_server_that_refuses_the_schema_is_asked_in_words(fake: FakeLMStudio) 
 
 
 def test_an_empty_answer_under_a_schema_is_asked_for_in_words(fake: FakeLMStudio) -> None:
-    """LM Studio 0.4.7 answered json_schema requests with nothing."""
+    """LM Studio 0.4.7 returned empty answers to json_schema requests, so the schema is then sent as an instruction."""
     fake.reply("").reply(TEXT)
     with lm(fake.base_url) as client:
         assert client.chat().user("Rome?").parse(City) == City(**GOOD)
@@ -213,7 +213,7 @@ def test_a_growing_list_and_a_stream_that_does_not_fit(fake: FakeLMStudio) -> No
 
 @pytest.mark.no_cover  # the same lines for twenty thousand numbers
 def test_a_long_answer_is_not_read_again_for_every_word(fake: FakeLMStudio) -> None:
-    """The values given grow in number with the logarithm of the text."""
+    """The number of values that are yielded grows with the logarithm of the text."""
     text = json.dumps({"value": list(range(20000))})
     fake.answer(streamed(text, 10))
     with lm(fake.base_url) as client:

@@ -29,7 +29,7 @@ def fake() -> Iterator[FakeLMStudio]:
 
 
 def test_an_estimate_learns_from_three_answers(fake: FakeLMStudio) -> None:
-    """Within five per cent, for longer and shorter chats than those."""
+    """The estimate is within five per cent, for longer and for shorter chats than those."""
     with lm(fake.base_url) as client:
         first = client.count_tokens(client.chat().user(WORDS * 30))
         assert not first.is_exact
@@ -49,7 +49,7 @@ def test_an_estimate_learns_from_three_answers(fake: FakeLMStudio) -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_llama_cpp_counts_exactly(is_async: bool) -> None:
-    """By its template and its tokenizer."""
+    """llama.cpp counts with its template and its tokenizer."""
     answers = {
         "/v1/models": json_answer({"data": [{"id": "m", "owned_by": "llamacpp"}], "object": "list"}),
         "/apply-template": json_answer({"prompt": "<user>Hi"}),

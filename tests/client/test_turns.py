@@ -188,7 +188,7 @@ def ask_all_at_once(url: str, count: int, *, is_async: bool, stream: bool = Fals
 def test_a_long_queue_is_said_once(
     fake: FakeLMStudio, is_async: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With what limits it."""
+    """One warning names what limits the queue."""
     monkeypatch.setattr("lmdeck._pipeline.concurrency.PATIENCE", 0.01)
     replies, _ = ask_many(fake, 5, is_async=is_async, max_concurrency=1)
     assert len(replies) == 5
@@ -212,7 +212,7 @@ def test_a_server_that_never_answers_the_question_holds_nobody_up_for_long(
 
 @BOTH
 def test_one_after_the_other_costs_no_question(fake: FakeLMStudio, is_async: bool) -> None:
-    """Whatever the limit."""
+    """Sequential requests never look up the limit, whatever it is."""
     for _ in range(3):
         fake.reply("Hello.")
 

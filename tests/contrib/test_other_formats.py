@@ -220,7 +220,7 @@ def test_what_codex_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask) -> No
 
 @MESSAGES
 def test_what_claude_code_sends_is_made_acceptable(fake: FakeLMStudio, ask: Ask) -> None:
-    """Server tools and their blocks, a list as system, images in a tool's result, a thinking block, extra fields."""
+    """Server tools, a system list, images in results, thinking blocks and extra fields are all converted."""
     fake.tool_call("get_weather", city="Paris")
     png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 16).decode()
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": png}}

@@ -64,7 +64,7 @@ def async_client_of(fake: FakeLMStudio, **options: Any) -> openai.AsyncOpenAI:
 def test_both_libraries_get_the_repaired_answer(
     fake: FakeLMStudio, library: ModuleType, transports: ModuleType
 ) -> None:
-    """Whole and streamed, sync and async."""
+    """Whole and streamed answers are repaired, sync and async."""
     for _ in range(4):
         fake.reply("Hello")
     url = f"{fake.base_url}/v1/chat/completions"
@@ -264,7 +264,7 @@ def test_threads_share_a_pool(fake: FakeLMStudio) -> None:
 
 
 def test_tasks_and_loops_share_a_client(fake: FakeLMStudio) -> None:
-    """Many at once on one loop, then the same client on another loop."""
+    """Many tasks of one loop use the client, and then another loop does."""
     for _ in range(20):
         fake.reply("Hello")
     client = async_client_of(fake)

@@ -34,7 +34,7 @@ CALL = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
 )
 @pytest.mark.parametrize("tools", [None, TOOLS])
 def test_reasoning_is_split_off(text: str, prefix: str, reasoning: str, content: str, tools: list | None) -> None:
-    """With tools and without, whole and cut everywhere."""
+    """Reasoning is found with and without tools, whole and cut at every place."""
     parsed = parse(text, tools=tools, prefix=prefix)
     assert (" ".join(parsed.reasoning.split()), " ".join(parsed.content.split())) == (reasoning, content)
     parser = StreamParser(tools, prefix=prefix)
@@ -128,6 +128,6 @@ def test_text_behind_the_beginning_of_a_prefix_comes_in_order() -> None:
 
 
 def test_nesting_is_bounded() -> None:
-    """Markers inside of reasoning inside of markers (once a RecursionError)."""
+    """Markers inside of reasoning inside of markers are read without recursion."""
     for text in ("<|START_ACTION|><ifm|think_fast>", "[TOOL_CALLS]<ifm|think_faster>", "<think><tool_call>{"):
         assert parse(text * 500, TOOLS).problems

@@ -70,7 +70,7 @@ def test_a_script(page: str, fake: FakeLMStudio, tmp_path: Path) -> None:
 
 
 def test_from_openai_python(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """The same messages, one import changed."""
+    """The same messages work after one import is changed."""
     (tmp_path / "script.py").write_text(blocks("docs/coming-from-openai.md")[0])
     done = run([sys.executable, "script.py"], tmp_path, fake)
     assert (done.returncode, done.stdout) == (0, "Hello **there**.\n"), done.stderr
@@ -105,7 +105,7 @@ def test_php(fake: FakeLMStudio, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the journey over HTTP needs curl")
 def test_curl(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """The command of the page, with the address of a running proxy."""
+    """The command of the page works with the address of a running proxy."""
     (command,) = re.findall(
         r"^    (curl .*?)\n\n", (ROOT / "docs/other-languages.md").read_text(), re.MULTILINE | re.DOTALL
     )

@@ -37,7 +37,7 @@ def test_no_two_pages_of_the_map_have_the_same_label() -> None:
 
 
 def test_links_lead_to_pages_and_headings() -> None:
-    """In the documentation and the README, also links to a heading of a page."""
+    """Every link of the documentation and the README leads to a page, and to a heading if it names one."""
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
         for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", _prose(page)):
             if target.startswith(("http", "mailto:")):

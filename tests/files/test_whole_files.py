@@ -34,7 +34,7 @@ def exchange(path: str = "/v1/models", body: str = "{}") -> RecordedExchange:
 
 
 def test_threads_may_save_one_history_while_others_read_it(tmp_path: Path) -> None:
-    """No error, no damaged reading, and nothing left beside the file."""
+    """No thread gets an error or a damaged history, and nothing is left beside the file."""
     file = tmp_path / "talk.json"
     history("start").save(file)
     errors: list[BaseException] = []

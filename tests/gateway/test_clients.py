@@ -133,7 +133,7 @@ def test_claude_codes_request_is_answered(fake: FakeLMStudio, running: GatewayPr
 
 
 def test_codexs_request_is_answered(fake: FakeLMStudio, running: GatewayProcess) -> None:
-    """Custom tools, web search, a verbosity without a format, reasoning items, and the developer's role."""
+    """Custom tools, web search, verbosity, reasoning items and the developer's role are all accepted."""
     fake.tool_call("shell", command=["ls"], dialect="qwen3-coder-xml")
     body = {
         "model": MODEL,

@@ -58,7 +58,7 @@ PATHS: dict[str, dict[str, Any]] = {
 def test_a_repeated_request_is_answered_byte_for_byte(
     fake: FakeLMStudio, running: GatewayProcess, path: str, stream: bool
 ) -> None:
-    """In each wire format; a stream as a stream."""
+    """The answer is equal in each wire format, and a stream is repeated as a stream."""
     fake.reply("Hello there.")
     body = {"model": MODEL, **PATHS[path], **ONCE, "stream": stream}
     first, second = (running.request("POST", path, body) for _ in range(2))
@@ -186,7 +186,7 @@ def listing(quantization: str) -> dict[str, Any]:
 
 
 def test_another_quantization_is_not_answered_from_the_cache(tmp_path: Path) -> None:
-    """As soon as the host lists the model with it."""
+    """The cache misses as soon as the host lists the model with another quantization."""
     with FakeLMStudio(seed=0) as fake:
         fake.at("/api/v1/models").body(listing("Q4_K_M"))
         fake.reply("small").reply("large")

@@ -60,7 +60,7 @@ def test_metrics_are_those_of_all_processes(fake: FakeLMStudio, tmp_path: Path, 
 
 
 def test_repairs_are_counted_by_dialect_and_broken_answers_by_kind(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """In the metrics, the status and the dashboard; with a store, also for `lmdeck usage --problems`."""
+    """Metrics, status and dashboard show both, and `lmdeck usage --problems` shows them with a store."""
     fake.reply('<tool_call>{"name": "works", "arguments": {"city": "Paris",}}</tool_call>')
     fake.fail("cut", reply="one two three")
     tool = {"type": "function", "function": {"name": "works", "parameters": {"type": "object", "properties": {}}}}

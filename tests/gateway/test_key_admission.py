@@ -238,7 +238,7 @@ async def test_an_answer_from_the_cache_costs_no_tokens(admission: KeyAdmission,
 
 
 async def test_a_failure_is_stored_with_what_to_do(admission: KeyAdmission, create: Callable[..., str]) -> None:
-    """For `lmdeck errors`."""
+    """`lmdeck errors` shows the hint of each failure."""
     holder = await admission.authenticate(bearer(create()))
     error: LMStudioError = ModelCrashedError("The model has crashed.", status=500)
     lease = await admission.admit(holder, an_ask())
@@ -347,7 +347,7 @@ async def test_workers_that_count_separately_are_refused(url: str, create: Calla
 
 
 def test_a_key_is_random_and_only_its_digest_is_kept(url: str) -> None:
-    """32 bytes, whose beginning people recognise."""
+    """A key has 32 random bytes after a beginning that people recognise."""
     made = [new_key(f"key {n}") for n in range(100)]
     assert len({secret for secret, _ in made}) == 100
     secret, key = made[0]

@@ -66,7 +66,7 @@ async def test_requests_a_minute_are_counted_one_by_one(limiter: Limiter) -> Non
 
 
 async def test_parallel_requests_are_counted_until_they_are_settled(limiter: Limiter) -> None:
-    """A second settling frees nothing more."""
+    """A second settlement of a request frees nothing more."""
     key = a_key(parallel=2)
     first, second = await limiter.admit(key, 10), await limiter.admit(key, 10)
     assert "may have 2 requests running at once" in (await refused(limiter, key)).error.message
@@ -119,7 +119,7 @@ async def test_a_large_request_starts_when_anything_is_left(limiter: Limiter) ->
 
 
 async def test_a_request_that_one_limit_refuses_uses_nothing_of_the_others(limiter: Limiter) -> None:
-    """Neither a parallel place nor tokens."""
+    """A refused request uses neither a parallel place nor tokens."""
     key = a_key(requests_per_minute=2, parallel=1, tokens_per_day=1000)
     for _ in range(2):
         await limiter.settle(await limiter.admit(key, 10), 10)

@@ -55,7 +55,7 @@ def a_record(id_: str, *, at: float = AT, prompt: int = 10, completion: int = 5,
 
 
 def test_a_key_comes_back_as_it_was_added(store: GatewayStore) -> None:
-    """With every limit, pattern and time."""
+    """A key is read with every limit, pattern and time."""
     full = a_key(
         models=("qwen*", "gemma-3-4b"),
         limits=KeyLimits(requests_per_minute=60, tokens_per_minute=9000, tokens_per_day=2_000_000, parallel=2),
@@ -86,7 +86,7 @@ def test_a_name_is_free_again_once_its_key_is_revoked(store: GatewayStore) -> No
 
 
 def test_usage_is_totalled_by_key_model_host_and_day(store: GatewayStore) -> None:
-    """By any of them, in any order, and within days."""
+    """Usage is totalled by any of the columns, in any order, and within days."""
     records = [
         a_record("r1"),
         a_record("r2", prompt=100, completion=50, seconds=1.5, key="bob"),
@@ -114,7 +114,7 @@ def test_usage_is_totalled_by_key_model_host_and_day(store: GatewayStore) -> Non
 
 
 def test_problems_are_totalled_by_model_code_and_dialect(store: GatewayStore) -> None:
-    """Within days, and once for each request."""
+    """Problems are totalled within days, and counted once for each request."""
     kinds = {("repaired", "hermes-json"): 2, ("token_dropped", ""): 1}
     for id_, at in (("r1", AT), ("r1", AT), ("r2", AT + 86400)):
         store.record(a_record(id_, at=at, problem_kinds=kinds)).result(30)
@@ -132,7 +132,7 @@ def test_a_request_is_counted_once_however_often_it_is_recorded(store: GatewaySt
 
 
 def test_a_record_comes_back_with_every_field(store: GatewayStore) -> None:
-    """The newest first."""
+    """Records are listed with the newest first."""
     full = a_record(
         "r1", endpoint="/v1/chat/completions", status=429, queued=0.25, first_token=0.5, seconds=2.0, finish_reason="stop",
         error="RateLimitError", problems=3, cache="hit",
@@ -164,7 +164,7 @@ def test_what_clients_and_servers_send_is_stored_whatever_it_is(store: GatewaySt
 
 
 def test_single_requests_are_removed_in_time_and_totals_stay(store_url: str) -> None:
-    """At the first record of an hour."""
+    """Old requests are removed at the first record of an hour."""
     with open_store(store_url, keep_days=1) as store:
         store.record(a_record("old", at=AT)).result(30)
         store.record(a_record("new", at=AT + 2 * 86400)).result(30)
@@ -176,7 +176,7 @@ def test_single_requests_are_removed_in_time_and_totals_stay(store_url: str) -> 
 
 
 def test_the_last_thousand_failures_are_kept(store: GatewayStore) -> None:
-    """The newest first, the oldest removed."""
+    """Failures are listed with the newest first, and the oldest are removed."""
     futures = [
         store.record_failure(FailureRecord(id=f"f{n:04}", at=AT + n, kind="ServerError", message="m", hint="h"))
         for n in range(1010)
@@ -190,7 +190,7 @@ def test_the_last_thousand_failures_are_kept(store: GatewayStore) -> None:
 
 
 def test_failures_are_grouped_by_kind(store: GatewayStore) -> None:
-    """With the message and hint of the last one."""
+    """Each group has the message and the hint of its last failure."""
     error = RateLimitError("Too many requests for key 'bob'.", status=429)
     error.attempts, error.request_id = 2, "req_1"
     failures = [
@@ -213,7 +213,7 @@ def test_failures_are_grouped_by_kind(store: GatewayStore) -> None:
 
 
 def test_threads_and_processes_lose_no_record(store_url: str) -> None:
-    """Two processes with four threads each, which create the store at the same time and add to the same totals."""
+    """Two processes with four threads each create the store at the same time and add to the same totals."""
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_many, args=(store_url, f"p{n}", 4, 100)) for n in range(2)]
     for writer in writers:
@@ -454,7 +454,7 @@ def test_a_locked_file_delays_writes_and_loses_none(tmp_path: Path, caplog: pyte
 
 
 def test_writes_and_reads_go_on_after_a_lost_connection(postgres_url: str) -> None:
-    """A restart of the server, or a firewall that forgets."""
+    """The store connects again after a restart of the server, or behind a firewall that forgets."""
     with open_store(postgres_url) as store:
         store.record(a_record("r1")).result(30)
         execute(

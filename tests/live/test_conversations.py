@@ -23,7 +23,7 @@ WEATHER = {
 
 
 def test_a_plain_question(lm: LMStudio) -> None:
-    """One question, one whole reply."""
+    """One question is answered by one whole reply."""
     reply = lm.chat().user("Say hello.").with_options(**SHORT).send()
     assert reply.content or reply.reasoning
     assert reply.finish_reason in {"stop", "length"}

@@ -144,7 +144,7 @@ def test_a_bad_neighbour_in_a_gemma_block_changes_no_other_call() -> None:
     ["Done: <function=plan></function>", "<function=plan></function> Done.", "Now <function=plan>{}</function> again."],
 )
 def test_a_call_without_arguments_counts_at_an_edge_of_its_line(text: str) -> None:
-    """Or with the brackets of its arguments."""
+    """A name alone counts at an edge of its line, or with the brackets of its arguments."""
     assert calls_of(read(text)) == [("plan", {})]
 
 

@@ -310,7 +310,7 @@ def test_a_bad_member_that_arrives_in_pieces_changes_no_other_call(value: str) -
 
 
 def test_a_message_without_a_header_is_for_the_user() -> None:
-    """The template wrote the header."""
+    """The text is content, since the template wrote the header."""
     assert lmdeck.parse("<|message|>Hello.<|eot|>", dialect="muse-glimmer").content == "Hello."
 
 

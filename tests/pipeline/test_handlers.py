@@ -251,7 +251,7 @@ def test_an_error_of_ours_lets_go_of_the_connection_too() -> None:
 
 
 def test_a_refusal_is_read_and_raised() -> None:
-    """Its body in pieces, its headers, and the path in the message."""
+    """The error has the body that came in pieces, its headers, and the path in the message."""
     response = FakeResponse(429, {"retry-after": "7"})
     error, effects = failing(RateLimitError, Exchange(Clock())(call()), response, b'{"error":', b'"Slow down"}', b"")
     assert error.message == "/v1/chat/completions: Slow down."
@@ -284,7 +284,7 @@ def test_a_refusal_whose_body_breaks_is_a_refusal(body: list[bytes]) -> None:
 
 
 def test_a_refusal_that_is_given_up_lets_go_of_its_connection() -> None:
-    """In the middle of its body."""
+    """A plan that is closed in the middle of the body closes the connection."""
     response = FakeResponse(500)
     plan = by_reads(Exchange(Clock())(call()))
     next(plan)
@@ -306,7 +306,7 @@ def test_a_refusal_that_is_given_up_lets_go_of_its_connection() -> None:
     ],
 )
 def test_an_answer_that_breaks_closes_and_tells_how_far_it_came(data: bytes, kind: type[LMStudioError]) -> None:
-    """Where, at which attempt, and the reply so far."""
+    """The error has the URL, the attempt and the reply so far."""
     response = FakeResponse()
     answer, _ = exchange(response, HEL)
     answer.attempts = 2
@@ -320,7 +320,7 @@ def test_an_answer_that_breaks_closes_and_tells_how_far_it_came(data: bytes, kin
 
 
 def test_a_connection_that_breaks_in_the_middle_is_told_with_the_reply_so_far() -> None:
-    """The very error that the transport raised."""
+    """The very error of the transport is raised, with the partial reply."""
     response = FakeResponse()
     answer, _ = exchange(response, HEL)
     error = ConnectionLostError("It broke.")
@@ -389,7 +389,7 @@ def test_an_error_inside_a_good_status_is_tried_again_too() -> None:
 
 
 def test_the_last_error_is_raised_with_its_count() -> None:
-    """Not the first, and not a new one."""
+    """The last error itself is raised, not the first one or a new one."""
     errors = [ConnectionLostError(str(number)) for number in range(3)]
     error, effects = failing(ConnectionLostError, retry(), errors[0], None, errors[1], None, errors[2])
     assert error is errors[2]
@@ -425,7 +425,7 @@ def test_an_error_that_is_none_of_ours_is_not_touched() -> None:
 
 
 def test_the_server_s_own_wait_is_kept() -> None:
-    """`Retry-After` wins over a shorter delay."""
+    """`Retry-After` replaces a shorter delay."""
     busy = FakeResponse(429, {"retry-after": "7"})
     _, effects = run(retry(), busy, b"", None, FakeResponse(), HEL)
     assert Sleep(7.0) in effects
@@ -458,7 +458,7 @@ def test_a_plan_that_is_given_up_while_it_waits_ends() -> None:
 
 
 def test_a_plan_that_is_given_up_while_it_reads_closes_the_connection() -> None:
-    """Through all of the handlers."""
+    """The connection is closed through all of the handlers."""
     response = FakeResponse()
     plan = Retry(Exchange(Clock()), POLICY)(call())
     next(plan)
@@ -595,7 +595,7 @@ def test_the_sync_driver_runs_a_plan() -> None:
 
 
 async def test_the_async_driver_runs_the_same_plan() -> None:
-    """Awaited, with the same result."""
+    """The async driver awaits each effect and returns the same result."""
     answer = await drive_async(retry(NO_WAIT), AsyncRoute(ServerUnreachableError("x"), AsyncResponse(HEL)))
     assert (answer.attempts, answer.first_chunks) == (2, [Chunk("Hel")])
 

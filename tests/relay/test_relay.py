@@ -130,7 +130,7 @@ def test_equal_chunks_with_other_texts_are_forwarded_byte_for_byte(more: dict[st
 @pytest.mark.parametrize("size", [1, 4, 30])
 @pytest.mark.parametrize("start", ["", "Well. ", "\n\n", "<think>\nHm.\n</think>\n"])
 def test_text_that_only_continues_is_written_like_any_other(start: str, size: int) -> None:
-    """With markup in it, held back, or changed."""
+    """Text with markup in it, held back or changed is written in the same way."""
     text = f'{start}A list: 1 < 2 [TOOL], "é"\n\n{CALL} and more {CALL} <|im_end|> end'
     asked, texts = chat(), [text[at : at + size] for at in range(0, len(text), size)]
     pieces = [*(chunk({"content": each}) for each in texts), chunk({}, "stop")]

@@ -62,7 +62,7 @@ def test_every_form_leads_to_the_server(url: str, root: str) -> None:
     ],
 )
 def test_host_and_port_are_an_address(host: str, port: int, root: str) -> None:
-    """IPv6 with brackets or without."""
+    """An IPv6 host is accepted with brackets and without."""
     assert BaseURL.from_settings(Settings.resolve({"host": host, "port": port}, environ={})).root == root
 
 

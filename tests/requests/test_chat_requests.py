@@ -161,7 +161,7 @@ def test_a_tool_may_be_its_inner_part(tool: dict[str, Any]) -> None:
 
 
 def test_a_tool_may_be_an_object_that_knows_its_form() -> None:
-    """Anything with `to_dict`."""
+    """Any object with `to_dict` is accepted as a tool."""
 
     class Tool:
         def to_dict(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def test_null_content_becomes_an_empty_text() -> None:
 
 @pytest.mark.parametrize("id_", ["", None])
 def test_a_missing_call_id_is_made_up_and_the_result_tied_to_it(id_: str | None) -> None:
-    """LM Studio wants one, and the same in both places."""
+    """LM Studio needs an id, and the same one in both places."""
     messages, adjusted = normal(assistant(call(id_)), result(id_))
     assert messages == [assistant(call("new1")), result("new1")]
     assert adjusted == ["Message 0: a missing call id was replaced by 'new1'."]
@@ -277,7 +277,7 @@ def test_repeated_ids_are_told_apart() -> None:
 
 
 def test_a_made_up_id_is_never_one_that_was_given() -> None:
-    """Even where the generator hits it."""
+    """The id is new even if the generator draws one that is taken."""
     assert [each["id"] for each in normal(assistant(call("new1"), call("")))[0][0]["tool_calls"]] == ["new1", "new2"]
 
 
@@ -347,7 +347,7 @@ def test_a_tool_s_result_may_be_any_data(content: Any, sent: Any) -> None:
     ],
 )
 def test_a_message_that_cannot_be_sent_is_named(message: dict[str, Any], word: str) -> None:
-    """By its place in the list."""
+    """The error names the message by its place in the list."""
     with pytest.raises(ConfigurationError, match=word):
         normal(HI, message)
 
@@ -421,7 +421,7 @@ def test_an_image_is_a_file_bytes_or_a_data_uri(tmp_path: Path, data: bytes, kin
 
 
 def test_a_data_uri_may_have_line_ends() -> None:
-    """Encoders fold long lines."""
+    """Line ends are removed, since encoders fold long lines."""
     folded = "data:image/png;base64,\n" + base64.encodebytes(PNG * 20).decode()
     assert checked_url(folded, CompatibilityFixes()) == uri(PNG * 20)
 
@@ -467,7 +467,7 @@ def test_too_large_an_image_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("url", ["http://host/a.png", "https://me:S3cr3t@host/a.png?key=S3cr3t"])
 def test_a_web_address_is_refused_without_asking_the_server(url: str) -> None:
-    """LM Studio fetches none."""
+    """The request is not sent, since LM Studio does not fetch images."""
     for refused in (
         lambda: image_part(url),
         lambda: normal({"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}),

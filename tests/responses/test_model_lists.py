@@ -77,7 +77,7 @@ def test_lm_studio_s_own_list() -> None:
 
 
 def test_lm_studio_s_older_list() -> None:
-    """`/api/v0/models`."""
+    """The list of `/api/v0/models` is read, too."""
     loaded, other = read("v0", V0, {**V0, "id": "nomic", "type": "embeddings", "state": "not-loaded"})
     assert loaded == ModelInfo(
         key="qwen2.5-7b-instruct",

@@ -84,7 +84,7 @@ def post(url: str, body: object) -> Any:
 
 @pytest.mark.parametrize("case", FOREIGN)
 def test_requests_of_other_clients_are_taken(urls: dict[bool, str], case: str) -> None:
-    """And refused by the strict server, as by LM Studio."""
+    """The tolerant server accepts what the strict server refuses, as LM Studio does."""
     path, body = FOREIGN[case]
     refused, taken = post(urls[False] + path, body), post(urls[True] + path, body)
     assert refused.status == 400, refused.data
@@ -150,7 +150,7 @@ def test_the_fake_obeys_the_limit_of_tokens(stream: bool) -> None:
 
 @pytest.mark.engine
 def test_the_engine_counts_tokens_as_usage_does(engine: EngineServer) -> None:
-    """Exactly, in both forms, template and tools included."""
+    """The count is exact in both forms, with template and tools."""
     look = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": SCHEMA}}
     with LMStudio(base_url=engine.base_url) as lm:
         for chat in (

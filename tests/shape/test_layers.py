@@ -191,7 +191,7 @@ def documented(tree: ast.AST, inside_function: bool = False) -> list[str]:
 
 
 def test_everything_public_says_what_it_is() -> None:
-    """Module, class, function and method."""
+    """Every module, class, function and method has a docstring."""
     bare = {module: documented(tree_of(module)) for module in MODULES}
     assert {module: names for module, names in bare.items() if names} == {}
     assert [module for module in MODULES if not ast.get_docstring(tree_of(module))] == []

@@ -80,7 +80,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_version_is_one() -> None:
-    """Three numbers."""
+    """A version has three numbers."""
     assert re.fullmatch(r"\d+\.\d+(\.\d+)?(\.?[a-z]+\d+)?", lmdeck.__version__)
 
 

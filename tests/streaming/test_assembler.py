@@ -231,7 +231,7 @@ def test_id_and_model_are_the_first_that_are_named() -> None:
 
 
 def test_a_choice_may_say_nothing() -> None:
-    """Neither delta nor message, or null for both."""
+    """A choice has neither delta nor message, or null for both."""
     nothing = [b'{"choices":[{}]}', b'{"choices":[{"index":0,"delta":null,"message":null}]}']
     assert assemble(*nothing, chunk({"content": "a"}, "stop"))[0].content == "a"
 
@@ -252,7 +252,7 @@ def test_a_choice_may_say_nothing() -> None:
     ],
 )
 def test_usage_is_found_wherever_it_is_sent(wire: list[bytes]) -> None:
-    """With the finish reason, or after it: beside no choice or an empty one."""
+    """Usage may come with the finish reason or after it, beside no choice or an empty one."""
     assert assemble(*wire)[0].usage == Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8)
 
 
@@ -339,7 +339,7 @@ def test_reasoning_that_used_up_the_budget_is_told(delta: dict[str, Any], finish
 
 
 def test_what_lm_studio_says_of_itself() -> None:
-    """Its speed, its model and its engine."""
+    """The reply has LM Studio's speed, its model and its engine."""
     reply, _ = assemble(
         body(
             {"content": "a"},
@@ -458,7 +458,7 @@ def test_a_call_that_the_token_limit_cut_is_a_problem() -> None:
 
 
 def test_a_call_that_is_no_json_is_a_problem_or_with_strict_an_error() -> None:
-    """Never silent."""
+    """Such a call is never dropped silently."""
     wire = [chunk(call_delta(0, "a", "f", "{x}")), chunk({}, "tool_calls")]
     reply, _ = assemble(*wire)
     assert [problem.code for problem in reply.problems] == ["tool_call_unparsed"]
@@ -467,7 +467,7 @@ def test_a_call_that_is_no_json_is_a_problem_or_with_strict_an_error() -> None:
 
 
 def test_strict_has_nothing_against_a_good_answer() -> None:
-    """Nor against other problems."""
+    """Strict mode accepts a good answer, and other problems."""
     given_problem = Problem("adjusted", "x")
     reply, _ = assemble(chunk(call_delta(0, "", "f", "{}"), "stop"), strict=True, problems=[given_problem])
     assert reply.problems == [given_problem]
@@ -507,7 +507,7 @@ def test_limits_hold_for_calls() -> None:
 
 
 def test_a_new_id_pleases_every_template() -> None:
-    """Nine letters and digits."""
+    """A new id has nine letters and digits."""
     ids = {new_call_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(len(id_) == 9 and id_.isascii() and id_.isalnum() for id_ in ids)

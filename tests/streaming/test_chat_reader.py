@@ -137,7 +137,7 @@ def segmentations(wire: bytes) -> list[list[bytes]]:
 
 
 def test_a_stream_as_lm_studio_sends_it() -> None:
-    """Text, and the events themselves in `raw`."""
+    """The reply has the text, and the events themselves in `raw`."""
     reply, chunks = read(TEXT, headers=SSE)
     assert (reply.content, reply.finish_reason, reply.model, reply.id) == (
         "In Zürich 😀\u2028.", "stop", "qwen2.5-7b-instruct", "chatcmpl-1",
@@ -160,7 +160,7 @@ def test_a_call_as_lm_studio_streams_it() -> None:
 
 
 def test_a_body_as_lm_studio_sends_it() -> None:
-    """Text and figures, and the body itself in `raw`."""
+    """The reply has text and figures, and the body itself in `raw`."""
     reply, chunks = read(WHOLE, headers=JSON)
     assert (reply.content, reply.raw) == ("Paris 😀", WHOLE)
     assert reply.usage == Usage(prompt_tokens=36, completion_tokens=7, total_tokens=43)
@@ -310,7 +310,7 @@ def test_a_captured_stream(path: Path) -> None:
 
 @pytest.mark.parametrize("path", captures("*chat__*-chunks@*.json"))
 def test_captured_chunks(path: Path) -> None:
-    """The chunk lists of that suite, written as events."""
+    """The chunk lists of that suite are read when they are written as events."""
     events = json.loads(path.read_bytes())
     deltas = [each["choices"][0].get("delta", {}) for each in events]
     content = "".join(delta.get("content") or "" for delta in deltas).strip()
@@ -523,7 +523,7 @@ def test_a_connection_that_breaks_after_the_finish_reason_costs_nothing() -> Non
 
 
 def test_a_partial_reply_has_what_came() -> None:
-    """Text and the raw events."""
+    """A partial reply has the text and the raw events."""
     target = reader(SSE)
     assert target.partial() == Reply()
     target.feed(HEAD)
@@ -564,7 +564,7 @@ def test_a_json_body() -> None:
     ],
 )
 def test_what_is_no_json_body(body: bytes, kind: type[LMStudioError]) -> None:
-    """A refusal, a page, half a body, or too much of it."""
+    """A refusal, a page, half a body and too large a body each raise their error."""
     with pytest.raises(kind):
         read_json(body)
 

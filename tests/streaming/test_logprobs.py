@@ -69,7 +69,7 @@ def ask(fake: FakeLMStudio, way: Way, answer: RawAnswer, **options: Any) -> tupl
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_they_are_typed(fake: FakeLMStudio, way: Way) -> None:
-    """On the reply, and on the chunks that they came with."""
+    """The reply has them, and so have the chunks that they came with."""
     answer = streamed(("Hel", likely(HEL)), ("lo.", likely(LO))) if way.is_streamed else whole(likely(HEL, LO))
     reply, chunks = ask(fake, way, answer, top_logprobs=1)
     assert reply.content == "Hello."
@@ -158,7 +158,7 @@ def test_plain_completions_send_lists_side_by_side(fake: FakeLMStudio) -> None:
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_responses_send_them_too(fake: FakeLMStudio, is_streamed: bool) -> None:
-    """With `include=["message.output_text.logprobs"]`, on each delta or on the whole text."""
+    """With `include=["message.output_text.logprobs"]` they come on each delta or on the whole text."""
     text = {"type": "output_text", "text": "Hello.", "logprobs": [HEL, LO]}
     body = {"id": "r", "status": "completed", "output": [{"type": "message", "content": [text]}]}
     said = [

@@ -141,7 +141,7 @@ def test_every_item_comes_once(shape: str, is_async: bool) -> None:
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_text_of_a_finished_part_counts(is_async: bool) -> None:
-    """If no event brought it before."""
+    """The text of a finished part is used if no event brought it before."""
     part = {"type": "response.content_part.done", "item_id": "msg_1", "part": TEXT["content"][0]}
     given = [part, *without_output(events([]))]
     with Loopback([stream_of(*given), CLOSE]) as server:

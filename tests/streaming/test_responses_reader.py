@@ -158,7 +158,7 @@ def test_a_body_without_output_is_no_answer(output: object) -> None:
     ],
 )  # fmt: skip
 def test_the_text_of_an_item_comes_once(events: list[dict[str, Any]], content: str) -> None:
-    """From deltas, else from `done`, the finished part or item; without a place it covers all items."""
+    """Text is taken from deltas, else from `done`, the finished part or item; without a place it covers all items."""
     reply = read(ResponsesTranslator(), of("reasoning.delta", output_index=9, delta="Hm."), *events, end())
     assert (reply.reasoning, reply.content, reply.tool_calls) == ("Hm.", content, [])
 

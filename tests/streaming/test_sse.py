@@ -84,7 +84,7 @@ def test_no_stream_depends_on_its_cuts(data: st.DataObject, parts: list[bytes]) 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_each_line_end_ends_a_line(end: bytes) -> None:
-    """CR, LF and CRLF, and nothing else."""
+    """CR, LF and CRLF end a line, and nothing else does."""
     assert decode(end.join([b"data: 1", b"data: 2", b"", b"data: 3", b"", b""])) == [
         ServerSentEvent(b"1\n2"),
         ServerSentEvent(b"3"),

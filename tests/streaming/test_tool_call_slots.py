@@ -225,7 +225,7 @@ def test_given_ids_are_kept() -> None:
 
 
 def test_a_new_id_is_never_one_that_was_given() -> None:
-    """Even where the generator hits it."""
+    """The id is new even if the generator draws one that is taken."""
     calls, _ = slots_of(d(0, "new1", "f"), d(1, "", "g"))[0].finish()
     assert [call.id for call in calls] == ["new1", "new2"]
 

@@ -128,7 +128,7 @@ def test_a_closed_stream_stays_closed() -> None:
 
 
 async def test_a_closed_async_stream_stays_closed() -> None:
-    """The async stream as well."""
+    """The async stream stays closed as well."""
     with Loopback(endless) as server:
         async with alm(server.url) as client:
             stream = client.chat().user("Sing").stream()

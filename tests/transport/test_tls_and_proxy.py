@@ -227,7 +227,7 @@ class _TunnelEnd(socketserver.BaseRequestHandler):
 
 
 def test_settings_never_show_the_password() -> None:
-    """Not even in a client's representation."""
+    """No representation shows it, not even a client's."""
     for client in (LMStudio(proxy=f"http://user:{PASSWORD}@p:1"), AsyncLMStudio(proxy=f"http://user:{PASSWORD}@p:1")):
         assert PASSWORD not in f"{client!r} {client.settings!r}"
 

@@ -129,7 +129,7 @@ def test_every_sync_exception_is_translated(kind: type[Exception]) -> None:
 
 @pytest.mark.parametrize("kind", [*ASYNC, *SYSTEM, ValueError], ids=lambda kind: kind.__name__)
 def test_every_async_exception_is_translated(kind: type[Exception]) -> None:
-    """The same for aiohttp."""
+    """Every exception of aiohttp has one of our classes, too."""
     error = made(kind)
     assert isinstance(error, Exception)
     check(translated_async(error))
@@ -164,7 +164,7 @@ SYNC_MEANINGS = [
 
 @pytest.mark.parametrize(("error", "expected"), SYNC_MEANINGS, ids=lambda value: repr(value)[:60])
 def test_what_sync_exceptions_mean(error: Exception, expected: type[LMStudioError]) -> None:
-    """The most specific class wins, also below a wrapper."""
+    """The most specific class is chosen, also for an exception below a wrapper."""
     assert type(errors.translate(error, REQUEST)) is expected
 
 

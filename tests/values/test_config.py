@@ -59,7 +59,7 @@ def test_every_setting_is_a_keyword() -> None:
 
 
 def test_each_place_is_asked_in_turn(tmp_path: Path) -> None:
-    """Keyword, environment, `lmdeck.toml`, default; one setting at a time."""
+    """Keyword, environment, `lmdeck.toml` and default are searched in this order, for one setting at a time."""
     (tmp_path / "lmdeck.toml").write_text('model = "file"\ntimeout = 3\nretry_delay = 4\n')
     settings = resolve(tmp_path, {"model": "keyword"}, LMDECK_MODEL="environment", LMDECK_TIMEOUT="2")
     assert (settings.model, settings.timeout, settings.retry_delay, settings.port) == ("keyword", 2.0, 4.0, 1234)
@@ -206,7 +206,7 @@ def test_a_bad_value_is_named_with_its_origin(tmp_path: Path, name: str, value: 
 
 
 def test_a_bad_value_of_the_environment_names_the_variable(tmp_path: Path) -> None:
-    """The variable, not only the setting."""
+    """The error names the variable, not only the setting."""
     assert (
         "'port' must be a whole number from 1 to 65535, not '0' (from the environment variable LMDECK_PORT)"
         in refused(tmp_path, LMDECK_PORT="0")
@@ -347,7 +347,7 @@ def test_secrets_compare_by_value() -> None:
     ],
 )
 def test_secrets_are_in_no_error(tmp_path: Path, name: str, value: str) -> None:
-    """Not in the text, not in what hangs on the error, from every place."""
+    """A secret from any place is neither in an error's text nor in what is attached to it."""
     for keywords, environ in (({name: value}, {}), ({}, {f"LMDECK_{name.upper()}": value})):
         with pytest.raises(ConfigurationError) as caught:
             resolve(tmp_path, keywords, **environ)
@@ -381,7 +381,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
 
 @given(st.text(min_size=1).filter(lambda text: "\n" not in text))
 def test_no_password_is_odd_enough_to_be_shown(password: str) -> None:
-    """Not even one that nobody escaped."""
+    """A password is hidden even if nobody escaped it."""
     secret = f"S3cr3t{password}S3cr3t"
     assert "S3cr3t" not in redact_url(f"http://me:{secret}@host/v1")
     assert "S3cr3t" not in redact_url(f"http://host/v1?token={secret}")
@@ -479,7 +479,7 @@ def test_a_file_has_no_say_in_the_port_of_another_machine(tmp_path: Path) -> Non
 
 
 def test_a_file_says_how_its_own_server_is_reached(tmp_path: Path) -> None:
-    """Without a token of the user's, or on this machine and by its own proxy there."""
+    """A file may name its server without a token of the user's, or one on this machine with its own proxy."""
     (tmp_path / "lmdeck.toml").write_text('base_url = "https://theirs.example"\n' + WAYS)
     assert (resolve(tmp_path).proxy, resolve(tmp_path).tls_verify) == ("http://evil.example", False)
     (tmp_path / "lmdeck.toml").write_text('host = "localhost"\nproxy = "http://evil.example"')

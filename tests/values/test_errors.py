@@ -91,7 +91,7 @@ def test_the_tree_is_whole() -> None:
 
 @pytest.mark.parametrize("name", TREE)
 def test_a_class_has_its_parent_and_the_builtin_a_caller_would_guess(name: str) -> None:
-    """`except ConnectionError` catches what a caller expects of it."""
+    """`except ConnectionError` also handles the errors that a caller expects of it."""
     parent, builtins = TREE[name]
     assert getattr(errors, name).__bases__[0].__name__ == parent
     assert all(issubclass(getattr(errors, name), builtin) for builtin in builtins)

@@ -197,7 +197,7 @@ def test_only_the_first_of_simultaneous_decisions_counts(browser: Browser, fake:
 
 
 def test_a_refusal_is_sent_to_the_model_and_shown(browser: Browser, fake: FakeLMStudio) -> None:
-    """With its reason."""
+    """The model and the page both get the refusal with its reason."""
     fake.tool_call("pay", amount=5)
     fake.reply("As you wish.")
     key, waiting = browser.paused()
@@ -210,7 +210,7 @@ def test_a_refusal_is_sent_to_the_model_and_shown(browser: Browser, fake: FakeLM
 
 
 def test_wrong_decisions_change_nothing(browser: Browser, fake: FakeLMStudio) -> None:
-    """Not even those of somebody else."""
+    """Invalid decisions are refused, and so are those of another user."""
     fake.tool_call("pay", amount=5)
     fake.reply("It is paid.")
     key, waiting = browser.paused()
