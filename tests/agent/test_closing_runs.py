@@ -146,7 +146,7 @@ def test_a_listener_may_close_the_run_that_reports_to_it(kind: type[Any]) -> Non
 
 
 def test_many_closings_at_once_are_one() -> None:
-    """Whoever comes first; nobody gets an error of Python's own."""
+    """The first closing counts, and no caller gets an error of Python's own."""
     with nothing_left_behind(), Loopback(SILENCES["in the middle of an answer"]) as server, lm(server.url) as client:
         run = client.chat().user("Hi").run_stream()
         closers = [threading.Thread(target=run.close) for _ in range(8)]

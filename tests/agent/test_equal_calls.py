@@ -139,7 +139,7 @@ def test_a_failure_that_equal_calls_share_counts_once(way: str) -> None:
 
 @WAYS
 def test_each_call_of_a_repeatable_tool_counts(way: str) -> None:
-    """In one answer, and in every round."""
+    """Each call runs, in one answer and in every round."""
     rounds = [calls(("roll", {}), ("roll", {}))] * 4
     with model_that(*rounds, DONE) as fake:
         reply, _ = run(way, fake.base_url, roll)

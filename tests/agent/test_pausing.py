@@ -288,7 +288,7 @@ def test_a_later_format_is_refused(fake: FakeLMStudio) -> None:
 
 
 def test_approve_is_checked(fake: FakeLMStudio) -> None:
-    """Before anything is asked."""
+    """An invalid `approve` is refused before anything is sent."""
     with fake.client() as client, pytest.raises(ConfigurationError, match="approve"):
         client.chat().user("Hi").run(approve="later")  # type: ignore[call-overload]
     assert fake.requests == []

@@ -166,7 +166,7 @@ FAULTY = [
 
 
 def test_faulty_lines_are_error_rows(tmp_path: Path) -> None:
-    """With their line numbers; the others are answered, and blank lines are no rows."""
+    """Each faulty line is an error row with its number; the others are answered, and blank lines are no rows."""
     lines = ["", *(line for line, _ in FAULTY), json.dumps(chat_row(1, "good"))]
     (tmp_path / "in.jsonl").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
     with answering_fake() as fake:
@@ -224,7 +224,7 @@ def test_utf_16_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("temperature", [None, 0, 0.8])
 def test_equal_requests_are_sent_once(tmp_path: Path, temperature: float | None) -> None:
-    """Whatever the order of their keys; but with a temperature, or with `dedupe=False`, each is asked."""
+    """The order of keys does not matter; requests with a temperature or `dedupe=False` are each sent."""
     options = {} if temperature is None else {"temperature": temperature}
     rows = [chat_row(0, "a", **options), chat_row(1, "b", **options)]
     turned = {
@@ -298,7 +298,7 @@ def test_an_overloaded_server_uses_no_attempt(tmp_path: Path, status: int) -> No
 
 
 def test_no_host_answers(tmp_path: Path) -> None:
-    """At the start that is an error at once."""
+    """An unreachable host at the start is an error at once."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(0, "a")])
     with pytest.raises(ServerUnreachableError):
         LMStudio(base_url="http://127.0.0.1:1", retry_attempts=1).batch(source, out=tmp_path / "out.jsonl").run()
@@ -322,7 +322,7 @@ def test_the_schema_is_sent_and_checked(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_model_are_sent_together(tmp_path: Path) -> None:
-    """Whatever their order in the file, so that a host does not swap models; two hosts take different ones."""
+    """A host does not swap models, whatever the order in the file; two hosts take different ones."""
     rows = [chat_row(number, f"{number}", model=f"model-{number % 3}") for number in range(30)]
     source = write_lines(tmp_path / "in.jsonl", rows)
     with answering_fake() as fake:
@@ -416,7 +416,7 @@ def test_progress_is_reported(tmp_path: Path) -> None:
 
 
 async def test_the_async_client_runs_batches_too(tmp_path: Path) -> None:
-    """In its own event loop; a sync batch may run inside of one, too."""
+    """It runs them in its own event loop; a sync batch may run inside of one, too."""
     source = write_lines(tmp_path / "in.jsonl", [chat_row(number, f"{number}") for number in range(5)])
     with answering_fake() as fake:
         async with AsyncLMStudio(base_url=fake.base_url) as lm:

@@ -37,7 +37,7 @@ def answer(request: int, text: bytes) -> LeaseOutcome:
 
 
 def test_the_leases_of_a_lost_worker_expire(tmp_path: Path) -> None:
-    """And the first answer counts: one that comes late changes nothing."""
+    """The first answer counts, and one that comes late changes nothing."""
     now = [1000.0]
     one, other = (Ledger(tmp_path / "ledger", clock=lambda: now[0]) for _ in range(2))
     one.add_rows(0, rows(2))
@@ -63,7 +63,7 @@ def test_the_leases_of_a_lost_worker_expire(tmp_path: Path) -> None:
 
 
 def test_the_leases_of_a_process_that_has_ended_are_free(tmp_path: Path) -> None:
-    """At once, whether others work on the batch or not."""
+    """They are free at once, whether others work on the batch or not."""
     path = tmp_path / "ledger"
     ledger = Ledger(path)
     ledger.add_rows(0, rows(4))

@@ -126,7 +126,7 @@ def test_a_chat_may_refuse_the_cache(fake: FakeLMStudio, way: Way, cache: Cache)
 def test_an_answer_older_than_asked_for_is_not_used(
     fake: FakeLMStudio, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By `cached(ttl)`, and by the cache's own `ttl`; a new answer takes its place."""
+    """`cached(ttl)` and the cache's own `ttl` limit the age; a new answer replaces the old one."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     for text in ("one", "two", "three"):
@@ -201,7 +201,7 @@ def test_answers_with_problems_are_not_kept(fake: FakeLMStudio, cache: Cache, fr
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_failures_are_not_kept(fake: FakeLMStudio, way: Way, cache: Cache, fault: str) -> None:
-    """Whatever goes wrong, the next one asks again."""
+    """The next request is sent again, whatever went wrong before."""
     fake.fail(fault)
     fake.reply("Hello.")
     failing = client(way, fake, cache)

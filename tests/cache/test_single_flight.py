@@ -89,7 +89,7 @@ def test_threads_share_one_request(fake: FakeLMStudio) -> None:
 
 
 def test_a_follower_reads_the_stream_while_it_arrives() -> None:
-    """Not only when it has ended: what has arrived, at once, then each piece; in threads."""
+    """A follower in a thread gets what has arrived at once, then each piece as it comes."""
     paced = greeting()
     with server(paced) as loopback, lm(loopback.url, cache="memory:") as client:
         chat = client.chat().user("Hi").with_options(temperature=0)
@@ -162,7 +162,7 @@ async def test_a_cancelled_sender_leaves_the_answer_to_the_others() -> None:
 
 
 async def test_the_connection_is_closed_when_the_last_reader_leaves() -> None:
-    """So that the server stops."""
+    """The server stops then."""
     paced = greeting()
     with server(paced) as loopback:
         async with alm(loopback.url, cache="memory:") as client:
@@ -204,7 +204,7 @@ async def test_a_failed_sender_hands_on(fake: FakeLMStudio) -> None:
 
 
 async def test_followers_do_not_wait_for_repeated_failures(fake: FakeLMStudio) -> None:
-    """After two failed senders each sends its own request, so that all fail soon."""
+    """Each sends its own request after two failed senders, so that all fail soon."""
     fake.at(CHAT).error(500)
     async with alm(fake.base_url, cache="memory:", max_concurrency=50) as client:
         chat = client.chat().user("Hi").with_options(temperature=0)
@@ -217,7 +217,7 @@ async def test_followers_do_not_wait_for_repeated_failures(fake: FakeLMStudio) -
     "last", [RESET, http_chunks(b'data: {"error": {"message": "broken"}}\n\n')], ids=["reset", "error"]
 )
 async def test_an_interrupted_answer_fails_for_all_readers(last: Step) -> None:
-    """Who has had a part of it gets an error with that part, each an error of its own; the next one asks anew."""
+    """Each reader that has a part gets an error of its own with it; the next request is sent anew."""
     paced = Paced(chunk("Hel"), last)
     with server(paced) as loopback:
         async with alm(loopback.url, cache="memory:") as client:

@@ -220,7 +220,7 @@ with LMStudio(base_url=sys.argv[1], cache="sqlite:///" + sys.argv[2]) as lm:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the size of files")
 def test_a_full_disk_does_not_stop_answers(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """And what was stored before can still be read."""
+    """Answers go on, and what was stored before can still be read."""
     fake.at("/v1/chat/completions").reply("Hello. " * 3000)
     command = [sys.executable, "-c", FULL, fake.base_url, str(tmp_path / "answers.db")]
     done = subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True, text=True)

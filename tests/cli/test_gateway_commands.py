@@ -64,7 +64,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_a_key_is_printed_once_alone_and_then_listed_without_it(run: Callable[..., Done], tmp_path: Path) -> None:
-    """So that a script can read it; the list shows what it may."""
+    """A script can read the key; the list shows what it may."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     created = run(
         "gateway", "keys", "create", "alice", "--models", "qwen*", "--models", "gemma*", "--rpm", "60",
@@ -109,7 +109,7 @@ def test_a_name_is_used_once_until_its_key_is_revoked(run: Callable[..., Done], 
 
 
 def test_the_configuration_names_the_store(run: Callable[..., Done], tmp_path: Path) -> None:
-    """Also in a shell without the tokens of the hosts; an invalid table is reported with its line."""
+    """The store is found without the tokens of the hosts; an invalid table is reported with its line."""
     config = tmp_path / "gateway.toml"
     config.write_text(
         f'[[hosts]]\nurl = "http://gpu1:1234"\ntoken_env = "NOT_SET"\n[store]\nurl = "sqlite:///{tmp_path}/team.db"\n'
@@ -124,7 +124,7 @@ def test_the_configuration_names_the_store(run: Callable[..., Done], tmp_path: P
 
 @pytest.mark.parametrize("arguments", [("--expires", "90"), ("--expires", "-1d"), ("--rpm", "0"), ("--rpm", "many")])
 def test_a_wrong_limit_is_named(run: Callable[..., Done], arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """And no key is created."""
+    """The error names the limit, and no key is created."""
     refused = run("gateway", "keys", "create", "dave", *arguments)
     assert refused.returncode == 2
     assert not (tmp_path / "gateway.db").exists()

@@ -122,7 +122,7 @@ def test_an_empty_answer_to_a_demand_is_an_error(fake: FakeLMStudio) -> None:
 
 
 def test_only_who_asks_for_no_tokens_gets_an_empty_answer(fake: FakeLMStudio) -> None:
-    """With `max_tokens=0` the prompt is processed and nothing is written; otherwise an empty answer is an error."""
+    """`max_tokens=0` processes the prompt alone; otherwise an empty answer is an error."""
     fake.fail("empty_reply").fail("empty_reply")
     with lm(fake.base_url, model=None) as client:
         chat = client.chat().user("Hi")

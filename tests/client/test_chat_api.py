@@ -273,7 +273,7 @@ def test_no_token_no_header(hello: FakeLMStudio, way: Way) -> None:
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/api/v1", "/api/v0", "/v1/chat/completions"])
 @pytest.mark.parametrize("prefix", ["", "/proxy/lm"])
 def test_every_form_of_base_url_works(fake: FakeLMStudio, prefix: str, tail: str) -> None:
-    """Whatever people paste, the request goes to the one right path."""
+    """The request goes to the one right path, whatever people paste."""
     fake.at(f"{prefix}/v1/chat/completions").body(completion("Hello."))
     with lm(f"{fake.base_url}{prefix}{tail}") as client:
         assert client.chat().user("Hi").send().content == "Hello."
@@ -302,7 +302,7 @@ def paced(request: SentRequest) -> RawAnswer:
 
 
 def test_times_are_measured_where_the_server_is_silent(fake: FakeLMStudio, way: Way) -> None:
-    """Without the server's figures the client's own clock gives them."""
+    """The client's own clock measures what the server does not report."""
     fake.respond(paced)
     began = time.monotonic()
     stats = way.ask(fake.base_url).stats

@@ -186,7 +186,7 @@ def test_an_answer_is_the_same_reply_whatever_the_endpoint(
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_the_arguments_of_a_message_s_call_may_be_json_in_a_string(fake: FakeLMStudio, stream: bool) -> None:
-    """As some servers write them."""
+    """Some servers write them so."""
     block = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": '{"q": 1}'}
     frames = [
         {"type": "content_block_start", "index": 0, "content_block": block},
@@ -223,7 +223,7 @@ def test_a_cut_stream_is_an_error_with_what_had_come(fake: FakeLMStudio, name: s
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_failure_inside_a_stream_is_raised(fake: FakeLMStudio, name: str) -> None:
-    """As what it means, with a hint."""
+    """The error's class is what the failure means, and it has a hint."""
     failure = {"type": "error", "error": {"type": "invalid_request_error", "message": "bad field", "param": "model"}}
     if name == "responses":
         failure = {
@@ -289,7 +289,7 @@ def test_a_conversation_goes_on_from_its_last_response_and_branches(fake: FakeLM
 
 @pytest.mark.parametrize("recover", [True, False])
 def test_a_forgotten_conversation_is_told_again_when_asked_to(fake: FakeLMStudio, recover: bool) -> None:
-    """And the reply says so; otherwise the server's refusal is raised."""
+    """The reply reports it; without `recover` the server's refusal is raised."""
     error = {"type": "invalid_request", "message": "Response not found", "param": "previous_response_id"}
     fake.body(native(1, "Blue.")).body({"error": error}, status=400).body(native(2))
     with lm(fake.base_url) as client:
@@ -396,7 +396,7 @@ def test_a_failed_download_is_an_error_and_a_strange_job_is_not_asked_for(fake: 
 
 
 def test_embeddings_keep_the_order_of_the_texts_over_batches(fake: FakeLMStudio) -> None:
-    """Whatever order the server answers in, and whether it sends numbers or base64."""
+    """The order is kept, whatever order and encoding the server answers in."""
 
     def answer(request: SentRequest) -> RawAnswer:
         texts = request.body["input"]
@@ -485,7 +485,7 @@ def test_no_more_than_the_limit_are_asked_at_once_and_the_wait_is_a_stat(fake: F
 
 
 def test_a_turn_is_given_on_after_errors_and_streams_that_are_left(fake: FakeLMStudio) -> None:
-    """With a limit of one, every further request shows that the one before let go."""
+    """Every further request under a limit of one shows that the one before released its slot."""
     fake.frames(*NATIVE_EVENTS).body({"error": "no"}, status=400).body(native(1))
     with lm(fake.base_url, max_concurrency=1) as client:
         with client.conversation("m").stream("x") as stream:
@@ -503,7 +503,7 @@ def test_a_turn_is_given_on_after_errors_and_streams_that_are_left(fake: FakeLMS
 def test_a_tool_server_that_cannot_be_reached_is_told(
     fake: FakeLMStudio, kind: str, word: str, is_async: bool, is_streamed: bool
 ) -> None:
-    """As LM Studio's type says, whatever words of another server it quotes, and in the middle of a stream, too."""
+    """LM Studio's type decides, whatever words it quotes, in the middle of a stream as well."""
     error = {"type": kind, "message": "Cannot connect: 404, no such model of a page, jinja"}
     before = [{"type": "chat.start", "model_instance_id": "m"}, {"type": "message.delta", "content": "Let me see."}]
     if is_streamed:

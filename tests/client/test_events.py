@@ -258,7 +258,7 @@ def test_embeddings_report_their_tokens(fake: FakeLMStudio) -> None:
 
 
 def test_an_answer_that_is_left_is_told(fake: FakeLMStudio) -> None:
-    """Neither finished nor failed: a gauge of running requests would never fall."""
+    """The event is neither finished nor failed, so that a gauge of running requests falls."""
     fake.frames(chunk("one"), 30.0).frames(chunk("one"), 30.0)
     with lm(fake.base_url) as client:
         seen = listen(client)

@@ -32,7 +32,7 @@ def cache() -> Any:
 
 
 def test_the_example_is_short_and_uses_public_names_only() -> None:
-    """At most sixty lines for the two classes, and no name with an underscore of lmdeck's."""
+    """The two classes have at most sixty lines and use no name of lmdeck's with an underscore."""
     source = EXAMPLE.read_text(encoding="utf-8")
     assert source.count("\n") <= 60
     assert "lmdeck._" not in source
@@ -191,6 +191,6 @@ def test_headers_go_out_with_every_request(fake: FakeLMStudio) -> None:
     ],
 )
 def test_a_header_that_could_do_harm_is_refused(headers: dict[str, str], word: str) -> None:
-    """Before anything is sent; the token's own header cannot be replaced by accident."""
+    """It is refused before anything is sent, and the token's own header cannot be replaced by accident."""
     with pytest.raises(ConfigurationError, match=word):
         LMStudio(headers=headers)

@@ -89,7 +89,7 @@ WORDS: dict[str, tuple[int, object, type[LMStudioError], str]] = {
 @pytest.mark.parametrize("name", WORDS)
 @IS_ASYNC
 def test_the_hint_fits_the_words(name: str, is_async: bool) -> None:
-    """In every endpoint's answer."""
+    """The hint is the same in every endpoint's answer."""
     status, said, kind, word = WORDS[name]
     for form in FORMATS.values():
         with Loopback(routes={form.path: json_answer({"error": said}, status)}) as server:
@@ -232,7 +232,7 @@ HOSTILE = "broke\n2026-01-01 ERROR root: all is lost\x1b[2J\x1b]52;c;cm0=\x07 \u
 def test_control_characters_of_a_server_are_shown_escaped(
     name: str, is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In messages and logs, of refusals and of events: no forged line, nothing that a terminal obeys."""
+    """Messages and logs contain no forged line and nothing that a terminal obeys."""
     form = FORMATS[name]
     caplog.set_level(logging.DEBUG, "lmdeck")
     answers = [json_answer({"error": HOSTILE}, 500), text_answer(HOSTILE, 500), text_answer(HOSTILE, 200)]
@@ -253,7 +253,7 @@ TOKEN = "sk-lm-ABCDEFGH:ijklmnopqrst"
 @pytest.mark.parametrize("name", FORMATS)
 @IS_ASYNC
 def test_a_token_that_a_server_quotes_is_hidden(name: str, is_async: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """In the message, the body, the traceback's text and the log; whole or half."""
+    """No part of it is in the message, the body, the traceback's text or the log."""
     caplog.set_level(logging.DEBUG, "lmdeck")
     form = FORMATS[name]
     said = f"Malformed LM Studio API token provided: {TOKEN}. Its id is sk-lm-ABCDEFGH."
@@ -276,7 +276,7 @@ def test_a_token_that_a_server_quotes_is_hidden(name: str, is_async: bool, caplo
 )
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_token_pasted_from_a_command_is_cleaned(way: Way, pasted: str) -> None:
-    """With the scheme in front of it, or in quotes."""
+    """The scheme in front of it and quotes around it are removed."""
     with Loopback(hello) as server:
         way.ask(server.url, api_token=pasted.format(TOKEN))
         assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
@@ -355,7 +355,7 @@ UNLOADS = [
 @pytest.mark.parametrize("answer", UNLOADS)
 @IS_ASYNC
 def test_an_unload_of_what_is_not_loaded_says_where_to_look(answer: Any, is_async: bool) -> None:
-    """Whatever the words."""
+    """The hint is the same, whatever the words."""
     routes = {"/api/v1/models/unload": answer, "/api/v1/models": json_answer({"models": []})}
     with Loopback(routes=routes) as server:
         error = failure(server.url, lambda client: client.models.unload("x"), is_async=is_async)
@@ -365,7 +365,7 @@ def test_an_unload_of_what_is_not_loaded_says_where_to_look(answer: Any, is_asyn
 
 
 def test_a_port_that_is_none_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """On the command line it is an option, no keyword argument."""
+    """The command line names its option instead of a keyword argument."""
     assert lmdeck(["--port", "99999", "ps"]) == 2
     said = capsys.readouterr().err
     assert "--port" in said
@@ -421,7 +421,7 @@ def test_a_status_that_does_not_come_names_the_download(is_async: bool) -> None:
 
 
 def test_an_endpoint_that_another_product_lacks_is_said_to_be_lacking() -> None:
-    """Not that LM Studio is too old."""
+    """The message does not call LM Studio too old."""
     routes = {"/v1/models": EMPTY, **dict.fromkeys(LISTS, NOT_FOUND)}
     with Loopback(NOT_FOUND, routes=routes) as server:
         error = failure(server.url, lambda client: client.models.load("m"), is_async=False)

@@ -152,7 +152,7 @@ def test_a_server_that_is_not_there_or_silent(is_async: bool) -> None:
 @BOTH
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1"])
 def test_this_machine_is_not_asked(name: str, is_async: bool) -> None:
-    """Not by its number, by its name, or in other clothes."""
+    """It is refused by its number, by its name and in every other spelling."""
     with Loopback(picture()) as web:
         with pytest.raises(LMStudioError) as caught:
             fetch(f"http://{name}:{web.port}/", is_async=is_async, allow_private=False)
@@ -308,7 +308,7 @@ def test_they_are_in_a_conversation_too(fake: FakeLMStudio) -> None:
     ],
 )
 def test_an_image_that_cannot_be_decoded_is_told(data: bytes, words: str) -> None:
-    """Before anything is sent."""
+    """The error is raised before anything is sent."""
     with lm("http://127.0.0.1:1") as client, pytest.raises(InvalidRequestError, match=words):
         client.chat().user("What?", images=[data]).send()
 

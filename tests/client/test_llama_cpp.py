@@ -164,7 +164,7 @@ def test_messages_count_what_was_cached_as_read(far_end: tuple[str, bool]) -> No
 
 
 def test_a_completion_has_its_times(far_end: tuple[str, bool]) -> None:
-    """As a chat has."""
+    """A completion has the same figures as a chat."""
     url, is_async = far_end
     completion = asked(url, lambda client: client.complete("Hello", max_tokens=4, temperature=0), is_async=is_async)
     assert completion.stats.tokens_per_second == pytest.approx(completion.raw["timings"]["predicted_per_second"])
@@ -269,7 +269,7 @@ def embedding_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_its_one_model_embeds_without_a_name(embedding_url: str) -> None:
-    """And a text longer than its batch is one that does not fit, with both counts."""
+    """A text longer than its batch is one that does not fit, with both counts."""
     embedded = asked(embedding_url, lambda client: client.embed("a"), is_async=False)
     assert embedded.vectors[0]
     assert embedded.usage.prompt_tokens == 1
@@ -294,7 +294,7 @@ READY = {"send": "chat", "list": "models", "embed": "embed_ok", "responses": "re
 @pytest.mark.parametrize("name", WAITING)
 @IS_ASYNC
 def test_a_model_that_loads_is_waited_for(name: str, is_async: bool) -> None:
-    """For longer than the attempts would last, and without using them up."""
+    """The wait is longer than the attempts would last, and uses up none of them."""
     path, call = WAITING[name]
     answers: list[Answer] = [LOADING] * 4 + [recorded(READY[name])]
     count = iter(range(100))

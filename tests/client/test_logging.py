@@ -63,7 +63,7 @@ def test_without_debug_nothing_is_logged(hello: FakeLMStudio, way: Way, caplog: 
 def test_debug_without_logging_set_up_goes_to_stderr(
     hello: FakeLMStudio, way: Way, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who sets `debug=True` and knows nothing of logging sees something."""
+    """`debug=True` shows the log even if the program has not set up logging."""
     monkeypatch.setattr(logging.getLogger("lmdeck"), "propagate", False)
     way.ask(hello.base_url, debug=True)
     assert " > POST " in capsys.readouterr().err

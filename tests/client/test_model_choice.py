@@ -95,7 +95,7 @@ def test_no_chat_model_is_told(fake: FakeLMStudio, way: Way) -> None:
 
 
 def test_a_named_model_asks_for_no_list(fake: FakeLMStudio, way: Way) -> None:
-    """Who names a model gets it, and costs one request."""
+    """A request with a model's name costs one request."""
     assert asked(fake, way, model="mine") == ([CHAT], "mine")
 
 
@@ -132,7 +132,7 @@ def test_a_call_in_the_text_that_cannot_be_read_is_a_problem_or_with_strict_an_e
 
 
 def test_a_choice_is_remembered_for_a_while(hello: FakeLMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every request asks for the list, and none relies on an old one."""
+    """Few requests look at the list, and none relies on an old one."""
     past = 0.0
     made = session.Session.__init__
     monkeypatch.setattr(

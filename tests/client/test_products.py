@@ -186,7 +186,7 @@ def test_a_server_that_asks_for_a_token_may_name_itself() -> None:
 def test_the_version_may_be_on_another_port_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_async: bool
 ) -> None:
-    """That of LM Studio's API for its SDKs; it is asked where LM Studio's own file names the server, once, without token."""
+    """The API for LM Studio's SDKs is asked once, without token, if LM Studio's own file names the server."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     internal = tmp_path / ".lmstudio" / ".internal"

@@ -101,7 +101,7 @@ def test_whoever_loads_a_model_loads_it_once(fake: FakeLMStudio, profiles: Any, 
     ids=["complete", "conversation", "responses", "messages", "embed", "decide"],
 )
 def test_every_kind_of_request_loads_its_model(fake: FakeLMStudio, model: str, ask: Callable[[LMStudio], Any]) -> None:
-    """With the options of the profile, and says so."""
+    """The load has the options of the profile, and the reply reports it."""
     heard: list[ModelLoadProgress] = []
     with fake.client(profiles={model: {"context_length": 2048}}) as lm:
         lm.on(ModelLoadProgress, heard.append)
@@ -173,7 +173,7 @@ def test_profiles_come_from_files_and_the_environment(
 def test_models_that_unload_each_other_are_reported(
     fake: FakeLMStudio, caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
-    """With what to do; the list is looked at when the client returns to a model, and not at each turn."""
+    """The warning says what to do; the list is read when the client returns to a model, not each time."""
     fake.turn_on_auto_evict()
     fake.add_model("other", loaded=False)
     heard: list[ModelEvicted] = []
@@ -212,7 +212,7 @@ def test_an_expired_ttl_is_named(fake: FakeLMStudio, caplog: pytest.LogCaptureFi
 
 
 def test_models_that_stay_are_not_reported(fake: FakeLMStudio, caplog: pytest.LogCaptureFixture) -> None:
-    """Nor are those of a server without a list."""
+    """Models of a server without a list are not reported either."""
     with fake.client() as client, caplog.at_level(logging.WARNING, "lmdeck"):
         for _ in range(3):
             client.chat("big").user("Hi").send()

@@ -77,7 +77,7 @@ def refused(fake: FakeLMStudio, *tools: Any, **settings: Any) -> InvalidRequestE
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_tools_that_cannot_be_compiled_are_sent_once_more(fake: FakeLMStudio, way: Way) -> None:
-    """Without what cannot be compiled; which tools, and what they lost, is told."""
+    """The keywords that cannot be compiled are left out, and the reply lists them."""
     refuse(fake)
     reply, (first, second) = ask(fake, way, WEATHER, BOOK, MAIL)
     assert reply.content == "Hello."
@@ -124,7 +124,7 @@ def test_the_compilers_phrasings(fake: FakeLMStudio, words: str, status: int) ->
 
 
 def test_an_error_in_a_stream_counts_too(fake: FakeLMStudio) -> None:
-    """Before anything of an answer came."""
+    """An error before the first part of an answer is handled in the same way."""
 
     fake.when(is_hard).fail("grammar_error")
     fake.reply("Hello.")
@@ -154,7 +154,7 @@ def test_nothing_to_leave_out_is_no_reason_to_ask_again(fake: FakeLMStudio, tool
 
 
 def test_other_refusals_are_not_tried_again(fake: FakeLMStudio) -> None:
-    """Only a compiler's are."""
+    """Only a compiler's refusals lead to a second request."""
     for words, kind in (("no such field", InvalidRequestError), ("Error in the jinja template", TemplateError)):
         fake.body({"error": words}, status=400)
         with lm(fake.base_url) as client:
@@ -215,7 +215,7 @@ def test_the_other_endpoints_do_it_too(fake: FakeLMStudio) -> None:
 
 
 def test_the_tool_that_can_be_meant_is_named(fake: FakeLMStudio) -> None:
-    """With the rule off, or where nothing helps, the error says which tools a compiler stumbles over."""
+    """The error names the tools that a compiler cannot read if the rule is off or does not help."""
     refuse(fake)
     error = refused(fake, WEATHER, BOOK, without_rules=["simpler_schemas"])
     assert error.tools == ["book"]

@@ -112,7 +112,7 @@ def test_a_rule_changes_and_tells(hello: FakeLMStudio, rule: str) -> None:
 @pytest.mark.parametrize("rule", CHANGED)
 @pytest.mark.parametrize("how", ["chat", "client", "text", "all"])
 def test_a_rule_that_is_off_changes_nothing(fake: FakeLMStudio, rule: str, how: str) -> None:
-    """For one chat or for a client; then the request goes as it was given, and nothing is told."""
+    """The request is sent as given, without a problem, for one chat or for a client."""
     fake.body(completion())  # LM Studio would refuse some of them
     make, look, _, given = CHANGED[rule]
     match how:
@@ -206,7 +206,7 @@ def test_an_unknown_rule_is_told() -> None:
 
 
 def test_the_rules_are_listed() -> None:
-    """With what each does; the list is a copy."""
+    """The list is a copy and says what each rule does."""
     listed = lmdeck.rules()
     assert listed == RULES
     listed.clear()

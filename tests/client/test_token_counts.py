@@ -169,7 +169,7 @@ def long_chat(client: Any, exchanges: int, action: str = "summarise") -> Any:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("stream", [False, True], ids=["send", "stream"])
 def test_the_oldest_exchanges_are_summarised(fake: FakeLMStudio, stream: bool, is_async: bool) -> None:
-    """As many at once as fit; the summary stands in the system message, and the reply says so."""
+    """The summary stands in the system message, and the reply reports it."""
     fake.when(lambda request: "Summarise" in request.last_user).respond(lambda _: "They talked of foxes.")
     fake.reply("Done.")
 
@@ -200,7 +200,7 @@ def test_the_oldest_exchanges_are_summarised(fake: FakeLMStudio, stream: bool, i
 
 
 def test_a_summary_is_used_again(fake: FakeLMStudio) -> None:
-    """While the chat fits with it; later it is summarised with what came after it."""
+    """It is used while the chat fits with it; later it is summarised with what came after it."""
     fake.when(lambda request: "Summarise" in request.last_user).respond(lambda _: "They talked of foxes.")
     fake.when(lambda request: "Summarise" not in request.last_user).respond(lambda _: "Done.")
     with lm(fake.base_url) as client:
@@ -238,7 +238,7 @@ def test_a_message_that_is_longer_than_the_context_is_cut_for_its_summary(fake: 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_history_is_summarised(fake: FakeLMStudio, is_async: bool) -> None:
-    """With a chat of either client; one that fits is left as it is."""
+    """Either client's chat may write the summary; a history that fits is left as it is."""
     fake.reply("They talked of foxes.")
     history = History().system("Be brief.")
     for number in range(5):
@@ -262,7 +262,7 @@ def test_a_history_is_summarised(fake: FakeLMStudio, is_async: bool) -> None:
 
 @pytest.mark.engine
 def test_a_real_llama_cpp_counts_what_it_will_bill(llama_url: str) -> None:
-    """Before the answer, template included."""
+    """The count before the answer includes the template."""
     with lm(llama_url, model=None, first_token_timeout=240.0, timeout=120.0) as client:
         chat = client.chat().with_system("Be brief.").user("Say hello to Bob.").with_options(max_tokens=1)
         counted = client.count_tokens(chat)

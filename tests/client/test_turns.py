@@ -83,7 +83,7 @@ def test_a_list_that_comes_after_the_first_answer_is_asked_for_once(fake: FakeLM
     ],
 )
 def test_an_lm_studio_that_does_not_tell_gets_four(fake: FakeLMStudio, answer: RawAnswer, is_async: bool) -> None:
-    """Which is its own default, also where it may be one; it is asked once all the same."""
+    """Four is its own default; it is asked once all the same."""
     fake.at(LIST).answer(answer)
     replies, paths = ask_many(fake, 9, is_async=is_async, retry_attempts=3)
     assert (len(replies), fake.most_at_once, paths.count(LIST)) == (9, 4, 1)
@@ -309,7 +309,7 @@ def client_waiting(client: LMStudio) -> int:
 
 
 async def test_a_blocking_client_does_not_wait_for_a_task_of_its_own_thread(slow: FakeLMStudio) -> None:
-    """That task could not go on meanwhile: the wait would never end."""
+    """The wait would never end, because that task could not go on meanwhile."""
     with lm(slow.base_url, max_concurrency=1) as client:
 
         async def ask() -> str:

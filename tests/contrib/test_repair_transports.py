@@ -159,7 +159,7 @@ def test_a_header_adds_no_other(library: ModuleType, transports: ModuleType) -> 
 
 @LIBRARIES
 def test_a_time_limit_of_the_client_raises_its_own_exception(library: ModuleType, transports: ModuleType) -> None:
-    """Before the answer and within it."""
+    """The limit applies before the answer and within it."""
     silent, begun = [HANG], [SSE_HEAD, http_chunks(chunk("Hel"), last=False), HANG]
     with Loopback(silent, begun) as server:
         url = f"{server.url}/v1/chat/completions"
@@ -232,7 +232,7 @@ def test_an_answer_that_is_left_ends_the_generation(fake: FakeLMStudio) -> None:
 
 
 async def test_a_cancelled_task_ends_the_generation(fake: FakeLMStudio) -> None:
-    """While it waits for the answer, and in the middle of it."""
+    """A task may be cancelled while it waits for the answer, and in the middle of it."""
     long = " ".join(["word"] * 2000)
     async with async_client_of(fake) as client:
         for stream in (False, True):

@@ -19,7 +19,7 @@ def test_there_are_enough() -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_stays_text(text: str) -> None:
-    """Neither whole nor character by character does a call come out of it, and no character is lost."""
+    """The text has no call, whole or character by character, and loses no character."""
     parsed = parse(text, tools=TOOLS)
     assert parsed.tool_calls == []
     assert parsed.content == text.strip()

@@ -108,7 +108,7 @@ def test_without_tools_text_is_returned_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["", "llama-mistral", "cohere2", "gpt-oss", "hunyuan-moe"])
 def test_strings_in_a_json_answer_are_never_edited(architecture: str) -> None:
-    """Also where the dialect is known, which an architecture tells."""
+    """They are left alone even if the architecture names the dialect."""
     text = (
         '{"a": "<co>x</co: 0> <|END_RESPONSE|> </s>", "b": ["<answer>\\"<|end|>", {"c": "<tool_call>{}</tool_call>"}]}'
     )

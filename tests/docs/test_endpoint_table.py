@@ -50,7 +50,7 @@ def test_the_page_has_the_table_of_its_data() -> None:
 
 
 def test_every_unsupported_entry_has_a_reason() -> None:
-    """And every entry says yes, no, or as given."""
+    """Every entry says yes, no, or as given."""
     entries = [
         (endpoint["path"], entry)
         for endpoint in ENDPOINTS

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.no_cover  # what an example calls, other tests measure
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_example_runs(example: Path) -> None:
-    """With the scenario beside them, it ends well, says something and complains about nothing."""
+    """The scenario beside it makes it end well, print something and complain about nothing."""
     with load_scenario(EXAMPLES / "fake" / "scenario.toml").fake() as fake:
         done = subprocess.run(
             [sys.executable, str(example)],

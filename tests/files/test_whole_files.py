@@ -158,7 +158,7 @@ def test_processes_and_threads_may_add_to_one_recording(tmp_path: Path) -> None:
 
 
 def test_a_torn_last_line_is_skipped_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Wherever the writer was stopped; and what is recorded afterwards begins a line of its own."""
+    """The writer may stop anywhere, and what is recorded afterwards begins a line of its own."""
     path = tmp_path / "c.jsonl"
     save([exchange("/whole"), exchange("/second", '"ä\x00\\' * 5)], path)
     whole, second = path.read_bytes().splitlines()

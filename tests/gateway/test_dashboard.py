@@ -166,7 +166,7 @@ def test_it_fits_a_phone_in_light_and_dark(fake: FakeLMStudio, browser: Any, tmp
 
 @needs_browser
 def test_a_browser_elsewhere_is_asked_for_the_operators_token(fake: FakeLMStudio, browser: Any, tmp_path: Path) -> None:
-    """As a password; without it there is nothing to see."""
+    """The token is the password, and without it nothing is shown."""
     text = config_of([fake], '[admin]\ntoken_env = "OPERATORS"')
     with gateway(tmp_path, text, env={"OPERATORS": "s3cret"}) as running:
         elsewhere = {"X-Forwarded-For": "8.8.8.8"}

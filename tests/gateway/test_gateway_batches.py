@@ -114,7 +114,7 @@ FAULTY: list[tuple[list[Any], list[str]]] = [
 
 
 def test_a_faulty_file_fails_as_a_whole(tmp_path: Path) -> None:
-    """With its errors and their lines; nothing is asked."""
+    """The batch has its errors with their lines, and no request is sent."""
     with answering(tmp_path) as (fake, running), client_of(running) as client:
         for rows, messages in FAULTY:
             batch, _ = followed(client, create(client, rows).id)
@@ -128,7 +128,7 @@ def test_a_faulty_file_fails_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_with_windows_line_ends_is_read(tmp_path: Path) -> None:
-    """With a byte order mark, `\\r\\n` and empty lines, and without a line end at its end."""
+    r"""A byte order mark, `\r\n`, empty lines and a missing last line end are accepted."""
     rows = [json.dumps(row(number, f"{number}")) for number in range(3)]
     data = b"\xef\xbb\xbf" + "\r\n\r\n".join(rows).encode()
     with answering(tmp_path) as (_, running), client_of(running) as client:
@@ -159,7 +159,7 @@ def test_a_batch_is_cancelled(tmp_path: Path) -> None:
 
 
 def test_a_batch_expires(tmp_path: Path) -> None:
-    """At the end of its window; what was answered by then is kept."""
+    """It ends with its window, and what was answered by then is kept."""
     one_at_once = answering(tmp_path, "[batches]\nmax_concurrency = 1", time_to_first_token=0.2)
     with one_at_once as (_, running), client_of(running) as client:
         created = create(client, [row(number, f"{number}") for number in range(500)], completion_window="3s")
@@ -329,7 +329,7 @@ def test_other_requests_go_before_those_of_batches(tmp_path: Path) -> None:
 
 
 def test_the_queue_serves_the_background_last() -> None:
-    """Whatever its cost and key; among themselves, both kinds are fair."""
+    """Its cost and key do not matter, and both kinds are fair among themselves."""
     queue: FairQueue[Ticket] = FairQueue()
     tickets = [
         Ticket("b1", "alice", 1, None, is_background=True),

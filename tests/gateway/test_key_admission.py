@@ -110,7 +110,7 @@ async def is_refused(admission: KeyAdmission, secret: str) -> bool:
 
 
 async def test_an_invalid_key_is_refused_with_a_message(admission: KeyAdmission, create: Callable[..., str]) -> None:
-    """With the status, type and code that the clients of both formats know; and without the key in it."""
+    """The refusal has the status, type and code of both formats, and not the key."""
     secret = create()
     wrong = secret[:-1] + ("A" if secret[-1] != "A" else "B")
     for headers, sentence in (
@@ -150,7 +150,7 @@ async def test_a_wrong_key_is_refused_even_if_none_is_required(url: str, create:
 
 
 async def test_a_key_may_use_the_models_of_its_patterns(admission: KeyAdmission, create: Callable[..., str]) -> None:
-    """Also with a publisher before the name; others are refused in both formats."""
+    """A publisher may stand before the name; others are refused in both formats."""
     holder = await admission.authenticate(bearer(create(models=("qwen*", "*/gemma-3-4b"))))
     for model in ("qwen/qwen3-4b", "qwen3-4b", "google/gemma-3-4b"):
         assert await admission.admit(holder, an_ask(model))
@@ -164,7 +164,7 @@ async def test_a_key_may_use_the_models_of_its_patterns(admission: KeyAdmission,
 
 
 async def test_a_reached_limit_is_a_429_with_retry_after(admission: KeyAdmission, create: Callable[..., str]) -> None:
-    """And the headers of OpenAI's limits, which an admitted request has, too."""
+    """It has the headers of OpenAI's limits, as an admitted request has."""
     holder = await admission.authenticate(bearer(create(limits=KeyLimits(requests_per_minute=1, tokens_per_day=500))))
     lease = await admission.admit(holder, an_ask())
     assert lease.headers == {

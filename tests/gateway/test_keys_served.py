@@ -115,7 +115,7 @@ def test_a_failure_is_stored_with_its_host_and_recording(
 def test_what_a_client_has_received_is_stored_after_kill(
     fake: FakeLMStudio, text: str, create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """At three random moments under load; the keys work at once after each start."""
+    """It holds at three random moments under load, and the keys work at once after each start."""
     secret = create()
     fake.reply("One two three").repeat()
     received: list[str] = []

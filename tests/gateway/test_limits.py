@@ -138,7 +138,7 @@ async def test_the_day_begins_with_what_the_store_says_was_spent(limiter: Limite
 
 
 async def test_headers_state_the_tighter_of_two_token_limits(limiter: Limiter) -> None:
-    """And both refuse."""
+    """Both limits refuse."""
     key = a_key(tokens_per_minute=1000, tokens_per_day=1500)
     first = await limiter.admit(key, 0)
     assert rate_limit_headers(first.balances)["x-ratelimit-limit-tokens"] == "1000"
@@ -149,7 +149,7 @@ async def test_headers_state_the_tighter_of_two_token_limits(limiter: Limiter) -
 
 
 async def test_a_key_without_limits_is_not_counted(limiter: Limiter) -> None:
-    """And gets no headers."""
+    """It gets no headers of limits either."""
     key = a_key()
     for _ in range(50):
         admitted = await limiter.admit(key, 10**9)
@@ -158,7 +158,7 @@ async def test_a_key_without_limits_is_not_counted(limiter: Limiter) -> None:
 
 
 async def test_keys_do_not_share_limits(limiter: Limiter) -> None:
-    """Whatever their names are."""
+    """Limits are separate, whatever the names of the keys are."""
     limits = KeyLimits(requests_per_minute=1, parallel=1)
     names = [f"{name}-{uuid.uuid4().hex[:6]}" for name in ("a:b", "a", "b{x}", "ä b", "a:b:running")]
     keys = [Key(name=name, digest="d", start="lmk_", limits=limits) for name in names]
@@ -200,7 +200,7 @@ async def test_a_budget_is_exceeded_by_at_most_what_was_running(limiter: Limiter
 
 
 def test_used_tokens_leave_the_minute_after_at_least_sixty_seconds() -> None:
-    """And the wait is until some of the limit is free, not all of it."""
+    """The wait lasts until some of the limit is free, not all of it."""
     used = {MINUTE.slot(NOON): 600, MINUTE.slot(NOON + 30): 500}
     now = NOON + 40
     found = balance(MINUTE, 1000, used, 0, now)
@@ -231,7 +231,7 @@ async def test_in_memory_tokens_are_available_again_after_a_minute() -> None:
 
 
 async def test_in_memory_a_clock_that_jumps_neither_frees_nor_blocks_a_budget() -> None:
-    """Of each day counts what the store says; slots ahead of the clock do not count."""
+    """The store decides what counts of each day; slots ahead of the clock do not count."""
     now = [NOON]
     budgets = MemoryBudgets(lambda: now[0])
     day, minute = KeyLimits(tokens_per_day=100), KeyLimits(tokens_per_minute=100)

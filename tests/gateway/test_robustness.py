@@ -77,7 +77,7 @@ def test_an_incomplete_head_is_refused(running: GatewayProcess, start: bytes) ->
 
 
 def test_a_connection_stays_open_between_requests(running: GatewayProcess) -> None:
-    """For longer than the pools of HTTP clients and of proxies keep theirs: they would lose the request that meets its end."""
+    """It stays open longer than pools of clients and proxies keep theirs, which would lose a request."""
     with running.connect() as client:
         for pause in (5.5, 0):
             client.sendall(HEALTH)
@@ -309,7 +309,7 @@ def test_streams_end_before_the_gateway_does(tmp_path: Path) -> None:
 
 
 def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
-    """In every format, as the next event of the stream: a client that counts events misses none."""
+    """The error is the next event of the stream in every format."""
     text = "[server]\nshutdown_seconds = 0.3\n"
     with FakeLMStudio(tokens_per_second=5) as fake, gateway(tmp_path, config_of([fake], text)) as running:
         fake.when(lambda _: True).reply("word " * 500)

@@ -117,7 +117,7 @@ def test_health_and_readiness(running: GatewayProcess) -> None:
 
 
 def test_it_is_an_application_for_other_servers(fake: FakeLMStudio) -> None:
-    """On the server of the fake: clients that leave still stop the model."""
+    """Clients that leave stop the model on the server of the fake, too."""
     config = Config.parse(config_of([fake]))
     with BackgroundServer(create_app(config), listen(), lifespan=True) as server:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}

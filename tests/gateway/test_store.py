@@ -68,7 +68,7 @@ def test_a_key_comes_back_as_it_was_added(store: GatewayStore) -> None:
 
 
 def test_a_name_is_free_again_once_its_key_is_revoked(store: GatewayStore) -> None:
-    """So that a key can be replaced under the name by which its usage is counted."""
+    """A key can be replaced under the name by which its usage is counted."""
     store.add_key(a_key())
     with pytest.raises(ConfigurationError, match="A key named 'alice' already exists"):
         store.add_key(a_key(digest="d2"))
@@ -296,7 +296,7 @@ with open_store(sys.argv[1]) as store:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_writes_with_its_own_thread_and_connection(store_url: str) -> None:
-    """And leaves those of its parent alone, also when it ends."""
+    """It leaves those of its parent alone, also when it ends."""
     forked = subprocess.run(
         [sys.executable, "-c", FORKS, store_url], capture_output=True, text=True, timeout=120, check=False
     )
@@ -305,7 +305,7 @@ def test_a_forked_process_writes_with_its_own_thread_and_connection(store_url: s
 
 
 def test_close_writes_pending_records(store_url: str) -> None:
-    """And afterwards the store says that it is closed."""
+    """The store reports afterwards that it is closed."""
     store = open_store(store_url)
     futures = [store.record(a_record(f"r{n}")) for n in range(2000)]
     store.close()
@@ -385,7 +385,7 @@ def execute(url: str, *statements: str) -> None:
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite:///", "sqlite://gateway.db", "", "  ", ":memory:", "http://x"])
 def test_a_wrong_address_is_named(url: str) -> None:
-    """With the forms that are right."""
+    """The error shows the forms that are right."""
     with pytest.raises(ConfigurationError, match="is not valid") as refused:
         open_store(url)
     assert "postgresql://user@host/database" in refused.value.hint
@@ -408,7 +408,7 @@ def test_the_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_kind_is_reported(tmp_path: Path) -> None:
-    """And a folder that is not there, and a folder in its place."""
+    """A missing folder, and a folder in the file's place, are reported as well."""
     (tmp_path / "notes.txt").write_text("This is not a database, and it is long enough to be looked at." * 20)
     with pytest.raises(ConfigurationError, match=r"notes\.txt cannot be read: file is not a database"):
         open_store(tmp_path / "notes.txt")
@@ -467,7 +467,7 @@ def test_writes_and_reads_go_on_after_a_lost_connection(postgres_url: str) -> No
 
 
 def test_a_missing_permission_to_create_tables_is_reported(postgres_url: str) -> None:
-    """As is usual since PostgreSQL 15."""
+    """Such a database is usual since PostgreSQL 15."""
     name = postgres_url.rpartition("/")[2]
     execute(postgres_url, f"CREATE ROLE guest_{name} LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with pytest.raises(ConfigurationError, match="permission denied for schema public") as refused:

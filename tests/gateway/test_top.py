@@ -151,7 +151,7 @@ class _Operated(BaseHTTPRequestHandler):
 
 
 def test_key_presses_act_only_on_existing_requests_and_hosts() -> None:
-    """Not on the next request if the selected one has ended, nor on a host that was removed; and names may have spaces."""
+    """A key acts neither on the next request nor on a removed host, and names may have spaces."""
     _Operated.hosts, _Operated.live, _Operated.asked = ["a b", "other"], ["req_one", "req_two"], []
     with ThreadingHTTPServer(("127.0.0.1", 0), _Operated) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -83,7 +83,7 @@ def test_calls_cut_off_anywhere_break_no_law(dialect: str) -> None:
 
 
 def test_the_large_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """And reports its figures."""
+    """It reports its figures, too."""
     state = tmp_path / "state.json"
     for characters, start in ((1, ""), (150_000, "Going on after 10")):
         command = [

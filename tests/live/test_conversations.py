@@ -71,7 +71,7 @@ def test_a_system_message_and_a_second_round(lm: LMStudio) -> None:
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["send", "stream"])
 def test_a_tool_that_must_be_called(lm: LMStudio, is_streamed: bool) -> None:
-    """With `required` the answer is a call of the tool, its arguments read."""
+    """`required` makes the answer a call of the tool, with readable arguments."""
     chat = lm.chat().user("What is the weather in Paris?").with_tools([WEATHER]).with_tool_choice("required")
     chat = chat.with_options(max_tokens=256, temperature=0)
     reply = chat.stream().until_done() if is_streamed else chat.send()

@@ -301,7 +301,7 @@ def test_content_is_recorded_only_if_asked_for(
 
 
 def test_errors_quote_no_content_unless_asked_for(fake: FakeLMStudio, recorder: Recorder) -> None:
-    """Of a broken call, of a tool, and of an answer that is not what was asked for."""
+    """Errors of calls, tools and unexpected answers all hide it."""
 
     def pay(card: int) -> str:
         """Pay."""
@@ -336,7 +336,7 @@ def test_closing_ends_the_observation(fake: FakeLMStudio, recorder: Recorder) ->
 
 
 def test_labels_stay_few(fake: FakeLMStudio, recorder: Recorder) -> None:
-    """Of a thousand names of models, two hundred; the others are one."""
+    """Two hundred of a thousand names of models are labels, and the others are one."""
     fake.when(lambda _: True).error(404, "no")
     with lm(fake.base_url) as client, recorder.observe(client):
         for number in range(230):
@@ -369,7 +369,7 @@ def test_a_collector_gets_it_over_otlp(fake: FakeLMStudio) -> None:
 
 
 def test_every_collection_has_all_measurements(fake: FakeLMStudio) -> None:
-    """Of two clients, for each of two readers, between requests and at the end; and deltas count once."""
+    """Two readers get those of two clients, between requests and at the end, and deltas count once."""
     fake.when(lambda _: True).reply("Hello.")
     total = InMemoryMetricReader()
     delta = InMemoryMetricReader(preferred_temporality={Histogram: AggregationTemporality.DELTA})

@@ -92,7 +92,7 @@ def test_sentry_gets_breadcrumbs_and_failures(fake: FakeLMStudio, sentry: list[A
 
 
 def test_langfuse_is_sent_spans(fake: FakeLMStudio) -> None:
-    """At its address for OTLP, with its keys, questions and answers included."""
+    """Its OTLP address gets them with its keys, questions and answers included."""
     fake.reply("Hello.")
     with collecting() as langfuse, lm(fake.base_url) as client:
         own = {"https://cloud.langfuse.com": langfuse.url, "pk-lf-…": "pk", "sk-lf-…": "sk"}

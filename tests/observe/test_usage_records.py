@@ -154,7 +154,7 @@ def test_the_end_of_the_program_writes_the_last_rows(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """So that `hasattr` works."""
+    """`hasattr` works, since it is not an import error."""
     assert not hasattr(lmdeck.observe, "nothing")
     assert callable(lmdeck.observe.usage)
     assert callable(lmdeck.observe.usage)  # also after its module was imported
@@ -177,7 +177,7 @@ def recorded(tmp_path: Path) -> Path:
 
 
 def test_pandas_and_duckdb_read_it(recorded: Path) -> None:
-    """With the statements of the documentation; DuckDB's own reader of SQLite files needs a download, so it reads the frame."""
+    """The statements of the documentation work; DuckDB reads the frame, since its SQLite reader needs a download."""
     import duckdb
     import pandas as pd
 

@@ -180,7 +180,7 @@ def test_a_message_to_all_that_is_cut_off_behind_a_call_is_no_call(end: str) -> 
 
 
 def test_a_message_to_all_behind_a_call_is_content() -> None:
-    """Without the name of the dialect: its call is the evidence."""
+    """The call is the evidence of the dialect, so its name is not needed."""
     parsed = read('>>>plan\n{"place": "Rome"}>>>all\nDone.')
     assert (calls_of(parsed), parsed.content) == ([ROME], "Done.")
 
@@ -211,7 +211,7 @@ def speaking() -> list[str]:
 @pytest.mark.no_cover  # the same lines for each length of a text
 @pytest.mark.parametrize("dialect", speaking())
 def test_text_that_ends_behind_a_call_leaves_no_piece_of_a_tag(dialect: str) -> None:
-    """Wherever two calls are cut after the first, the content is empty: what follows was markup."""
+    """The content is empty wherever two calls are cut after the first."""
     calls = [{"name": "plan", "arguments": {"place": place}} for place in ("Rome", "Oslo")]
     text = render(dialect, calls=calls)
     for end in range(len(text)):

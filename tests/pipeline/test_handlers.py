@@ -161,7 +161,7 @@ def retry(policy: RetryPolicy = POLICY) -> Generator[Any, Any, Any]:
 
 
 def test_an_attempt_ends_with_the_first_thing_that_happens() -> None:
-    """Until then it reads; what happened is kept for the one who asked."""
+    """It reads until then, and the caller gets what happened."""
     response = FakeResponse()
     answer, effects = exchange(response, b": ping\n\n", HEL[:10], HEL[10:])
     assert effects == [Open(call().request), Read(response), Read(response), Read(response)]
@@ -207,7 +207,7 @@ def test_a_short_answer_may_be_whole_at_once() -> None:
     ],
 )
 def test_a_failed_attempt_lets_go_of_its_connection(results: list[Any], kind: type[LMStudioError]) -> None:
-    """Whatever came instead of an answer; and the error knows where it happened."""
+    """The connection is closed whatever came instead of an answer, and the error knows where it happened."""
     response = FakeResponse()
     error, _ = failing(kind, Exchange(Clock())(call()), response, *results)
     assert response.closed
@@ -381,7 +381,7 @@ def test_what_may_help_is_tried_again() -> None:
 
 
 def test_an_error_inside_a_good_status_is_tried_again_too() -> None:
-    """Before anything of the answer was handed on."""
+    """It is retried before anything of the answer was handed on."""
     first = FakeResponse()
     answer, _ = run(retry(), first, b'data: {"error":"Channel Error"}\n\n', None, FakeResponse(), HEL)
     assert answer.attempts == 2
@@ -510,7 +510,7 @@ def test_the_token_is_in_no_text_of_a_request() -> None:
 
 
 def test_a_long_body_is_logged_short(log: pytest.LogCaptureFixture) -> None:
-    """With its size, so that nobody takes it for the whole."""
+    """The log has its size, so that nobody takes it for the whole."""
     plan = Exchange(Clock())(
         Call(
             request=WireRequest(method="POST", url=URL, body=b"x" * 5000),
@@ -532,7 +532,7 @@ def test_without_debugging_nothing_is_formatted(caplog: pytest.LogCaptureFixture
 
 
 def test_debug_turns_the_log_on_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """To standard error where there is no handler, and to the program's own where there is one."""
+    """It goes to standard error without a handler, and to the program's own handler otherwise."""
     logger = logging.getLogger("lmdeck")
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", False)
@@ -627,7 +627,7 @@ async def test_an_interruption_closes_the_connection() -> None:
 
 
 async def test_a_cancelled_task_closes_the_connection() -> None:
-    """In the middle of a read."""
+    """A cancellation in the middle of a read closes it."""
     import asyncio
 
     reading = asyncio.Event()

@@ -122,7 +122,7 @@ WORDS = [
 
 @pytest.mark.parametrize("more", [{}, {"usage": None}, {"timings": {"content": "a"}}])
 def test_equal_chunks_with_other_texts_are_forwarded_byte_for_byte(more: dict[str, Any]) -> None:
-    """Also where a text is a name or a value of the chunk itself."""
+    """The text may be a name or a value of the chunk itself."""
     chunks = [chunk({"content": word}, **more) for word in WORDS]
     assert relayed(chat(), *chunks, chunk({}, "stop")).startswith(b"".join(chunks))
 
@@ -217,7 +217,7 @@ def test_an_incomplete_answer_raises(answer: bytes, kind: type[LMStudioError]) -
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("text", ["", "Let me look."])
 def test_a_call_that_cannot_be_read_is_an_error(stream: bool, text: str) -> None:
-    """Not an answer that looks as if the model wanted nothing."""
+    """It is not an answer that looks as if the model wanted nothing."""
     function = {"name": "get_weather", "arguments": "nonsense"}
     lost = {"content": text, "tool_calls": [{"index": 0, "id": "1", "type": "function", "function": function}]}
     with pytest.raises(ToolCallParseError):
@@ -225,7 +225,7 @@ def test_a_call_that_cannot_be_read_is_an_error(stream: bool, text: str) -> None
 
 
 def test_a_call_that_the_limit_cut_ends_with_length() -> None:
-    """Also behind one that is whole."""
+    """It does so behind a whole call, too."""
     first = {"index": 0, "id": "1", "function": {"name": "get_weather", "arguments": "{}"}}
     second = {"index": 1, "id": "2", "function": {"name": "get_weather", "arguments": '{"city": "Pa'}}
     *said, last, _ = values(relayed(chat(), chunk({"tool_calls": [first, second]}), chunk({}, "length")))

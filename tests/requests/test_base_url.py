@@ -94,7 +94,7 @@ def test_the_base_url_wins_over_host_and_port_beside_it() -> None:
     ],
 )
 def test_what_is_no_address_is_told(url: str, word: str) -> None:
-    """With an example of a right one, or the setting to use, and without its secrets."""
+    """The error shows a right address or the setting to use, and no secrets."""
     with pytest.raises(ConfigurationError, match=word) as caught:
         BaseURL.from_url(url)
     assert "http://localhost:1234" in caught.value.hint or "api_token" in caught.value.hint

@@ -141,7 +141,7 @@ def test_json_object_becomes_a_schema_for_any_object() -> None:
     ],
 )
 def test_every_tool_gets_the_schema_that_lm_studio_asks_for(parameters: Any, sent: dict[str, Any]) -> None:
-    """And the reply says so where something was added."""
+    """The reply reports what was added."""
     body, adjusted = build(tools=(checked_tool({"name": "f", "parameters": parameters}),))
     assert body["tools"] == [{"type": "function", "function": {"name": "f", "parameters": sent}}]
     assert len(adjusted) == (parameters != sent)
@@ -198,7 +198,7 @@ def test_a_named_choice_becomes_required_with_that_tool_alone(choice: Any) -> No
 
 @pytest.mark.parametrize("choice", ["fly", {"type": "function", "function": {"name": "fly"}}, {}, {"function": None}])
 def test_a_choice_of_a_tool_that_is_not_offered_is_refused(choice: Any) -> None:
-    """With the names of those that are."""
+    """The error has the names of the offered tools."""
     with pytest.raises(UnknownToolError, match="get_weather"):
         build(tools=(WEATHER,), tool_choice=choice)
 
@@ -215,7 +215,7 @@ def test_without_tools_there_is_no_choice() -> None:
 
 
 def test_a_good_history_goes_as_it_is() -> None:
-    """Not a word is changed, unknown fields included."""
+    """No word is changed, unknown fields included."""
     history = [
         {"role": "system", "content": "Be brief."},
         {"role": "developer", "content": "Really."},
@@ -257,14 +257,14 @@ def test_a_missing_call_id_is_made_up_and_the_result_tied_to_it(id_: str | None)
 
 
 def test_a_result_without_id_belongs_to_the_call_that_waits() -> None:
-    """In the order of the calls."""
+    """Results are matched in the order of the calls."""
     messages, adjusted = normal(assistant(call("a"), call("b")), result(None, "1"), result("", "2"))
     assert messages[1:] == [result("a", "1"), result("b", "2")]
     assert len(adjusted) == 2
 
 
 def test_repeated_ids_are_told_apart() -> None:
-    """In one message and over several; each result goes to its own call, in order."""
+    """Each result goes to its own call, in one message and over several."""
     messages, adjusted = normal(
         assistant(call("a"), call("a")), result("a", "1"), result("a", "2"), assistant(call("a")), result("a", "3")
     )
@@ -288,7 +288,7 @@ def test_results_may_come_in_any_order() -> None:
 
 
 def test_a_result_that_nobody_waits_for_is_refused() -> None:
-    """Without a call there is nothing to tie it to."""
+    """It has no call to belong to."""
     with pytest.raises(ConfigurationError, match="Message 1 is a tool's result, but every call before it has a result"):
         normal(HI, result(None))
     assert normal(HI, result("elsewhere"))[0][1]["tool_call_id"] == "elsewhere"
@@ -381,7 +381,7 @@ def test_nothing_of_the_caller_s_is_changed() -> None:
 
 @pytest.mark.parametrize("value", [object(), {1j: 1}, {"x": {"y": object()}}, "\ud800"])
 def test_what_has_no_form_in_json_is_told(value: object) -> None:
-    """Before anything is sent."""
+    """The error is raised before anything is sent."""
     with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
         encode({"x": value})
 
@@ -479,7 +479,7 @@ def test_a_web_address_is_refused_without_asking_the_server(url: str) -> None:
 
 @pytest.mark.parametrize("image_url", [{"url": uri(JPEG)}, uri(JPEG), {"url": uri(JPEG), "detail": "low"}])
 def test_images_of_a_history_are_checked(image_url: Any) -> None:
-    """In both forms that are in use; the type is told by the bytes."""
+    """Both forms in use are checked, and the bytes decide the type."""
     part = normal({"role": "user", "content": [{"type": "image_url", "image_url": image_url}]})[0][0]["content"][0]
     assert part["image_url"]["url"] == uri(JPEG, "jpeg")
     assert ("detail" in part["image_url"]) == (isinstance(image_url, dict) and "detail" in image_url)

@@ -160,7 +160,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_request_is_refused_once(address: tuple[str, int], case: str) -> None:
-    """Also as the second request of a connection; the first one is answered."""
+    """It may be the second request of a connection; the first one is answered."""
     request_bytes, status = WRONG[case]
     alone = exchange(address, request_bytes)
     assert alone.statuses == [status]

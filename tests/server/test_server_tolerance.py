@@ -105,7 +105,7 @@ def test_a_strict_server_counts_no_tokens(urls: dict[bool, str]) -> None:
 
 
 def test_the_fake_packs_vectors_where_they_are_asked_for_in_base64() -> None:
-    """As OpenAI's packages do by default; the numbers are the same."""
+    """OpenAI's packages ask for it by default; the numbers are the same."""
     with FakeLMStudio() as fake:
         model = "text-embedding-nomic-embed-text-v1.5"
         url = f"{fake.base_url}/v1/embeddings"

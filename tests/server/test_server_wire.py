@@ -397,7 +397,7 @@ def chat_cut(url: str) -> bytes:
 
 @pytest.mark.parametrize("path", ["/llm", "/system"])
 def test_a_websocket_of_lm_studio_s_sdks_is_told_what_works(url: str, path: str) -> None:
-    """By a status that is no success, and a sentence."""
+    """The answer has an error status and a sentence."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port)
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x"}

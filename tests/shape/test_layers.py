@@ -152,7 +152,7 @@ def test_a_pure_module_opens_no_socket_starts_no_thread_and_reads_no_clock() -> 
 
 
 def test_each_http_library_is_named_in_one_place() -> None:
-    """So that either can be changed; the engine reaches llama.cpp over a Unix socket, which the transports do not use."""
+    """Either can be changed; the engine's aiohttp reaches llama.cpp over a Unix socket."""
     for library, homes in (
         ("urllib3", ("lmdeck._transport.urllib3",)),
         ("aiohttp", ("lmdeck._transport.aiohttp", "lmdeck.engine.llama")),
@@ -251,5 +251,5 @@ def test_no_packages_import_each_other() -> None:
 
 
 def test_a_circle_is_seen() -> None:
-    """Also one that goes over three modules."""
+    """A circle over three modules is found, too."""
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}

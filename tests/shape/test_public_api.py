@@ -55,7 +55,7 @@ def test_every_public_name_is_there(tmp_path: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_public_class_and_function_says_what_it_is() -> None:
-    """And so do its public methods, properties and the class that it comes from."""
+    """Its public methods, properties and base classes have docstrings as well."""
     bare = []
     for name in PUBLIC:
         value = getattr(lmdeck, name)
@@ -73,7 +73,7 @@ def test_every_public_class_and_function_says_what_it_is() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Not an import error, so that `hasattr` works."""
+    """`hasattr` works, since it is not an import error."""
     with pytest.raises(AttributeError, match="'lmdeck' has no attribute 'nothing'"):
         lmdeck.nothing  # noqa: B018
     assert not hasattr(lmdeck, "_nothing")
@@ -186,7 +186,7 @@ def test_the_facade_is_the_client_s_own_surface() -> None:
     [("ToolRunning", "ToolStarted"), ("ToolDone", "ToolFinished"), ("ToolErrored", "ToolExecutionFailed")],
 )
 def test_a_renamed_event_is_found_by_its_old_name_with_a_warning(old: str, new: str) -> None:
-    """In the package and in `lmdeck.events`; the warning points at the line that uses the old name."""
+    """`lmdeck` and `lmdeck.events` have it; the warning names the line that uses the old name."""
     for module in (lmdeck, lmdeck.events):
         with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}") as caught:
             assert getattr(module, old) is getattr(lmdeck, new)

@@ -257,7 +257,7 @@ def test_usage_is_found_wherever_it_is_sent(wire: list[bytes]) -> None:
 
 
 def test_what_was_cached_or_reasoning_is_known_where_the_server_says() -> None:
-    """And unknown, not 0, where it does not."""
+    """It is unknown, not 0, if the server does not report it."""
     details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 0}}
     usage = assemble(chunk({"content": "a"}), chunk({}, "stop", usage=USAGE | details))[0].usage
     assert usage is not None
@@ -424,7 +424,7 @@ def test_the_end_mark_is_as_good_as_a_finish_reason() -> None:
 
 
 def test_the_server_s_own_word_is_kept() -> None:
-    """And the first one counts."""
+    """The first one counts."""
     reply, chunks = assemble(chunk({"content": "a"}, "content_filter"), chunk({}, "stop"))
     assert reply.finish_reason == "content_filter"
     assert [each.finish_reason for each in chunks if each.finish_reason] == ["content_filter"]

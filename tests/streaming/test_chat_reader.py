@@ -456,7 +456,7 @@ HEAD = chunk({"content": "Hel"})
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_a_typed_error(wire: bytes, kind: type[LMStudioError], text: str) -> None:
-    """Whatever came, it is told with its beginning, and in every segmentation alike."""
+    """The error quotes its beginning, in every segmentation alike."""
     for pieces in segmentations(wire):
         with pytest.raises(kind) as caught:
             read(*pieces, headers=SSE if wire.startswith((b"data", b":")) else {})
@@ -606,7 +606,7 @@ def test_an_observer_sees_the_last_chunks_of_an_answer_without_a_finish_reason()
     "after", [chunk({"content": "!"}), event(b'{"error": "It broke"}'), event(b"nonsense"), b"data: {"]
 )
 def test_what_follows_the_end_mark_is_not_read(after: bytes) -> None:
-    """Not even in the same read: an answer does not depend on how its bytes were cut."""
+    """It is not read even in the same read, so the answer does not depend on the cuts."""
     for end in (chunk({}, "stop") + DONE, DONE):
         for pieces in ([HEAD + end + after], [HEAD, end, after], [HEAD + end, after]):
             for observe in (None, lambda *_: None):
@@ -848,7 +848,7 @@ def test_half_a_surrogate_pair_in_a_broken_event_does_not_hide_that_it_is_broken
 
 
 def test_one_delta_may_go_on_with_a_call_and_begin_another() -> None:
-    """And report a call without anything new between them."""
+    """It may also report a call without anything new between them."""
     first = {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":'}}
     rest, second = {"index": 0, "function": {"arguments": " 1}"}}, {"index": 1, "id": "b", "function": {"name": "g"}}
     nothing = {"index": 0, "function": {"name": "", "arguments": ""}}
@@ -868,7 +868,7 @@ def test_an_event_that_only_continues_the_text_is_counted_where_no_raw_text_is_k
 
 
 def test_events_of_one_read_that_contain_markup_are_read_one_by_one() -> None:
-    """Before a call, inside it, and with a channel of reasoning open."""
+    """This holds before a call, inside it, and inside reasoning."""
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}}
     words = [
         b"It ",

@@ -92,7 +92,7 @@ def test_tokens_that_show_nothing_come_in_a_chunk_of_their_own(fake: FakeLMStudi
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("given", [None, [], {}, {"content": None}, {"content": []}, "odd", 5])
 def test_a_server_that_sends_none_is_told(fake: FakeLMStudio, way: Way, given: Any) -> None:
-    """Once, and only where they were asked for."""
+    """The problem is reported once, and only if log probabilities were requested."""
     answer = streamed(("Hel", given), ("lo.", given)) if way.is_streamed else whole(given)
     reply, _ = ask(fake, way, answer)
     assert (reply.content, reply.logprobs) == ("Hello.", [])
@@ -121,7 +121,7 @@ def test_an_odd_entry_costs_nothing_but_itself(fake: FakeLMStudio, odd: Any) -> 
 
 @pytest.mark.parametrize("odd", [[72, 300], "Hel", [None], {}])
 def test_odd_bytes_are_left_out(fake: FakeLMStudio, odd: Any) -> None:
-    """Only bytes are bytes."""
+    """Only lists of bytes are read as bytes."""
     reply, _ = ask(fake, WAYS[0], whole(likely({**HEL, "bytes": odd})))
     assert (reply.logprobs[0].token, reply.logprobs[0].bytes) == ("Hel", None)
 

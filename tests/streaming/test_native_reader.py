@@ -126,7 +126,7 @@ def test_the_end_adds_what_no_delta_brought(events: list[dict[str, Any]], reason
 
 
 def test_calls_that_events_brought_stay_where_the_end_has_no_output() -> None:
-    """And the call is known while it runs; the server may be silent until then."""
+    """The call is known while it runs; the server may be silent until then."""
     target = reader(NativeTranslator())
     for payload, is_in_call in [
         ({"type": "tool_call.start", "tool": "find"}, True),

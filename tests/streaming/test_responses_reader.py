@@ -204,7 +204,7 @@ def test_reasoning_has_three_names(kind: str) -> None:
     ],
 )
 def test_a_call_comes_once(events: list[dict[str, Any]]) -> None:
-    """With its arguments from wherever they come first; an end with it adds it only if no event did."""
+    """Its arguments come from the first source; an end with it adds it only if no event did."""
     reply, chunks = read_chunks(ResponsesTranslator(), *events, end(CALL))
     assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [("call_1", "find", {"q": 1})]
     assert [each.tool_call for each in chunks if each.has_tool_call] == reply.tool_calls
@@ -226,7 +226,7 @@ def test_a_call_without_arguments_and_without_an_id_of_its_own() -> None:
     [('{"q": 1}', {"q": 1}), ({"q": 1}, {"q": 1}), ('{"q": ', {}), ("[1]", {}), ("[" * 5000, {}), (None, {}), (5, {})],
 )
 def test_a_call_of_the_server_has_its_arguments_where_they_can_be_read(given: object, value: object) -> None:
-    """Even ones that are nested too deeply cost no answer."""
+    """Arguments that are nested too deeply do not cost the answer."""
     call = {**SEARCH, "arguments": given, "output": [{"type": "text", "text": "two"}], "error": {"code": 5}}
     for reply in (
         read(ResponsesTranslator(), added(call), done(call), end(call, MESSAGE)),

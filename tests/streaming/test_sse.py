@@ -76,7 +76,7 @@ def test_any_number_of_reads_gives_the_same(cuts: list[int]) -> None:
     st.data(), st.lists(st.sampled_from([b"data: x", b"data:", b"event: e", b":", b"\n", b"\r", b"\r\n", b" ", BOM]))
 )
 def test_no_stream_depends_on_its_cuts(data: st.DataObject, parts: list[bytes]) -> None:
-    """Not even one that makes no sense."""
+    """This holds even for one that makes no sense."""
     stream = b"".join(parts)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
     assert decode(*pieces_of(stream, cuts)) == decode(stream)
@@ -190,7 +190,7 @@ names = st.text(max_size=10).filter(lambda name: not {"\r", "\n"} & set(name) an
 
 @given(st.lists(st.tuples(st.lists(lines, min_size=1, max_size=4).map(b"\n".join), names), max_size=5), st.data())
 def test_what_is_encoded_is_decoded(events: list[tuple[bytes, str]], data: st.DataObject) -> None:
-    """For any data and any name, however the reads fall."""
+    """Any data and any name come back, however the reads fall."""
     stream = b"".join(encode_event(payload, name or None) for payload, name in events)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
     assert decode(*pieces_of(stream, cuts)) == [ServerSentEvent(payload, name) for payload, name in events]

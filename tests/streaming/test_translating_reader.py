@@ -122,7 +122,7 @@ def test_the_end_mark_ends_the_answer_whatever_follows(endpoint: Endpoint, after
 
 @endpoints
 def test_a_heartbeat_of_a_proxy_is_no_event(endpoint: Endpoint) -> None:
-    """Whatever its data is; one with an object is handed on as an event of the server."""
+    """Its data does not matter; one with an object is handed on as an event of the server."""
     target = reader(endpoint.translator())
     assert target.feed(b"event: ping\n" + event(b"2026-11-26 17:00:00")) == []
     [chunk] = target.feed(b"event: ping\n" + event(b"{}"))

@@ -175,7 +175,7 @@ def test_a_connection_is_used_again_after_a_body_whose_end_comes_late() -> None:
 
 @pytest.mark.parametrize("attempt", range(25))
 def test_a_closed_server_leaves_no_connection_open(attempt: int) -> None:
-    """Not one either that the system accepted right before, which asyncio would forget."""
+    """A connection that was accepted right before is closed, too, which asyncio would forget."""
     connections: list[socket.socket] = []
     fake = FakeLMStudio().start()
     address = (str(urlsplit(fake.base_url).hostname), urlsplit(fake.base_url).port)
