@@ -76,7 +76,7 @@ class RowError(Struct, frozen=True, kw_only=True):
 
 
 class InputRow(Struct, frozen=True, kw_only=True):
-    """A row of the input: its request, or the `error` that makes it none."""
+    """A row of the input: its request, or the error of a row that has none."""
 
     line: int
     custom_id: str
