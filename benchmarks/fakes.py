@@ -77,7 +77,7 @@ def measured(rounds: int, requests: int, streams: int) -> list[Figures]:
     start = Figures("fake start", "The fake's start until it is ready", "ms of CPU of the process", anchors)
     request = Figures("fake request", "The fake's whole answers", "µs of CPU per request", anchors)
     chunk = Figures("fake chunk", "The fake's streams in bursts", "µs of CPU per chunk", anchors)
-    if importlib.util.find_spec("uvicorn") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
         return []
     for _ in range(rounds):
         for name in WAYS:

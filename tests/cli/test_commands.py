@@ -168,7 +168,7 @@ def test_without_the_engine_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
     arguments = ["lmdeck", "engine", "serve", "--model", str(model), "--port", "0"]
-    code = f"import sys; sys.modules['starlette'] = None; sys.argv = {arguments!r}; from lmdeck.cli import main; main()"
+    code = f"import sys; sys.modules['uvicorn'] = None; sys.argv = {arguments!r}; from lmdeck.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert 'pip install "lmdeck[engine]"' in done.stderr

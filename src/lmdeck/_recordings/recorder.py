@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from starlette.responses import Response
-
 from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body, run_until_disconnect
 from lmdeck._incoming.headers import HOP_BY_HOP, joined_headers
+from lmdeck._incoming.messages import Response, text_response
 from lmdeck._incoming.trust import LOOPBACK, PAGE_ORIGIN, AllowedHosts, RefusedRequest, refuse_request
 from lmdeck._recordings.cassette import LEFT, RecordedExchange, RecordedPiece, append
 from lmdeck._recordings.redaction import redact
@@ -82,7 +81,7 @@ class Recorder:
         except ClientGoneError:
             return
         except BodyRefusedError as refused:
-            refusal = Response(f"{refused} {refused.hint}", refused.status, media_type="text/plain")
+            refusal = text_response(f"{refused} {refused.hint}", refused.status)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -118,7 +117,7 @@ class Recorder:
                 raise ConnectionResetError(exchange.ended) from error
             exchange.status = 502
             text = f"lmdeck record cannot reach {self._upstream}: {error.message}"
-            await Response(text, 502, media_type="text/plain")(scope, _nothing, send)
+            await text_response(text, 502)(scope, _nothing, send)
 
     def _store(self, exchange: RecordedExchange, body: bytes) -> None:
         redact(exchange, body)
@@ -158,11 +157,7 @@ def _refusal(scope: Scope, headers: dict[str, str], hosts: AllowedHosts) -> Resp
         refusal = RefusedRequest(
             400, "lmdeck record forwards paths only, not full URLs.", "Send a path such as /v1/models."
         )
-    return (
-        None
-        if refusal is None
-        else Response(f"{refusal.message} {refusal.hint}", refusal.status, media_type="text/plain")
-    )
+    return None if refusal is None else text_response(f"{refusal.message} {refusal.hint}", refusal.status)
 
 
 def _raw_path(scope: Scope) -> str:

@@ -40,7 +40,7 @@ def serve(
     SIGHUP reads the configuration file again.
     The options override the file. Logs are JSON, on standard error.
     """
-    require_extra("gateway", ("starlette", "uvicorn", "httptools"))
+    require_extra("gateway", ("uvicorn", "httptools"))
     from lmdeck.gateway.start import become_server
 
     overrides = {

@@ -32,7 +32,7 @@ SHOWN_CHARS = 100
 OUTPUT_CHARS = 40
 
 
-def require_extra(extra: str = "testing", packages: Sequence[str] = ("starlette", "uvicorn")) -> None:
+def require_extra(extra: str = "testing", packages: Sequence[str] = ("uvicorn",)) -> None:
     """Check that the packages of a server are installed.
 
     Raises:

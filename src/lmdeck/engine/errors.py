@@ -28,7 +28,7 @@ def needs_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in {"xllamacpp", "llguidance", "gguf", "starlette", "uvicorn"}:
+        if missing not in {"xllamacpp", "llguidance", "gguf", "uvicorn"}:
             raise
         raise EngineError(
             f"The embedded engine needs the package {missing}, which is not installed.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lmdeck._incoming.disconnect import ClientGoneError, run_until_disconnect
+from lmdeck._incoming.routes import Routes
 from lmdeck._incoming.trust import AllowedHosts, refuse_request
 from lmdeck._requests.token_estimates import TokenEstimator
 from lmdeck.errors import InvalidRequestError, LMStudioError, ServerError
@@ -31,7 +32,6 @@ from lmdeck.gateway.http import (
     Endpoint,
     HTTPAnswer,
     IncomingRequest,
-    Routes,
     error_response,
     json_answer,
     json_object,
@@ -109,7 +109,7 @@ class Gateway:
         self.relayed: dict[str, RelayedRequest] = {}
         self.is_draining = False
         self.clock = clock
-        self._routes = Routes()
+        self._routes: Routes[tuple[Endpoint, Access]] = Routes()
         self._trusted = _trusted_hosts(config)
         self._dispatcher = Dispatcher(config, self.hub)
         self.answer: Handler = self._dispatcher.answer
@@ -130,7 +130,7 @@ class Gateway:
 
         It is for everybody (`open`), for holders of a key, or for operators.
         """
-        self._routes.add(method, path, endpoint, access)
+        self._routes.add(method, path, (endpoint, access))
 
     async def overview(self, range_name: str) -> tuple[dict[str, Any], list[Bucket]]:
         """Return the status of the whole gateway, and the history of a range."""
@@ -225,7 +225,7 @@ class Gateway:
             error = InvalidRequestError(refusal.message, hint=refusal.hint, status=refusal.status)
             await send_answer(send, error_response(route_of(incoming.method, incoming.url).kind, error))
         elif own is not None:
-            endpoint, access, incoming.params = own
+            (endpoint, access), incoming.params = own
             answer = await self._own_answer(incoming, endpoint, access)
             with suppress(ClientGoneError):
                 await (

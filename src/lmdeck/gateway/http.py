@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +22,7 @@ from lmdeck.relay import Kind, error_answer
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Access", "Endpoint", "HTTPAnswer", "IncomingRequest", "Routes", "error_response", "json_answer"]
+__all__ = ["Access", "Endpoint", "HTTPAnswer", "IncomingRequest", "error_response", "json_answer"]
 
 Access: TypeAlias = Literal["open", "key", "operator"]
 JSON_TYPE = "application/json"
@@ -183,36 +182,6 @@ def object_or_empty(body: bytes) -> dict[str, Any]:
 
 
 Endpoint: TypeAlias = Callable[[IncomingRequest], Awaitable[HTTPAnswer]]
-
-
-class Routes:
-    """The gateway's own endpoints: method, path, endpoint and who may use it."""
-
-    def __init__(self) -> None:
-        self._fixed: dict[tuple[str, str], tuple[Endpoint, Access]] = {}
-        self._templates: list[tuple[str, re.Pattern[str], Endpoint, Access]] = []
-
-    def add(self, method: str, path: str, endpoint: Endpoint, access: Access) -> None:
-        """Add an endpoint.
-
-        `{name}` in the path stands for one segment, `{name:path}` for one or more.
-        """
-        if "{" not in path:
-            self._fixed[method, path] = (endpoint, access)
-            return
-        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
-        pattern = re.sub(r"\\\{(\w+):path\\\}", r"(?P<\1>.+)", pattern)
-        self._templates.append((method, re.compile(pattern), endpoint, access))
-
-    def find(self, method: str, path: str) -> tuple[Endpoint, Access, Mapping[str, str]] | None:
-        """Return the endpoint of a request, its access and the path parameters, or None."""
-        found = self._fixed.get((method, path))
-        if found is not None:
-            return (*found, {})
-        for known, pattern, endpoint, access in self._templates:
-            if known == method and (match := pattern.fullmatch(path)) is not None:
-                return endpoint, access, {name: unquote(value) for name, value in match.groupdict().items()}
-        return None
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from lmdeck._incoming.routes import Routes
 from lmdeck._usage_store import GatewayStore
 from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Principal, RequestOutcome
@@ -21,7 +22,7 @@ from lmdeck.gateway.config import Config
 from lmdeck.gateway.config_file import read_configuration
 from lmdeck.gateway.control import control_routes
 from lmdeck.gateway.host_pool import HostPool
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, Routes
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest
 from lmdeck.gateway.listings import listing_routes
 from lmdeck.gateway.management import management_routes
 from lmdeck.gateway.metrics import GatewayMetrics
@@ -112,9 +113,9 @@ class Hub(HostPool):
         self.is_draining = False
         self._metrics = GatewayMetrics()
         self._reconfiguring = asyncio.Lock()
-        self._routes = Routes()
-        for each in self._endpoints():
-            self._routes.add(*each)
+        self._routes: Routes[Endpoint] = Routes()
+        for method, path, endpoint, _ in self._endpoints():
+            self._routes.add(method, path, endpoint)
 
     def _endpoints(self) -> Iterator[tuple[str, str, Endpoint, Access]]:
         yield from listing_routes(self)
@@ -131,7 +132,7 @@ class Hub(HostPool):
         """Answer a request for one of them, whose access has been checked."""
         found = self._routes.find(incoming.method, incoming.path)
         assert found is not None, incoming.path
-        endpoint, _, incoming.params = found
+        endpoint, incoming.params = found
         return await endpoint(incoming)
 
     async def load_history(self, store: GatewayStore) -> None:

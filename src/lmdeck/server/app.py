@@ -1,4 +1,4 @@
-"""LM Studio's HTTP API as a Starlette application, in front of any `Backend`."""
+"""LM Studio's HTTP API as an ASGI application, in front of any `Backend`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.routing import Route
-
 from lmdeck._incoming.disconnect import ClientGoneError
 from lmdeck._incoming.headers import joined_headers
+from lmdeck._incoming.messages import IncomingRequest, Response
+from lmdeck._incoming.routes import Routes
 from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, refuse_request
 from lmdeck.server.backend import BackendError
 from lmdeck.server.endpoints.listings import native_models, openai_model, openai_models, v0_model, v0_models
@@ -34,13 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any, TypeAlias
 
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from lmdeck.server.backend import Backend
     from lmdeck.server.jobs import ModelDescription
 
-    Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+    Endpoint: TypeAlias = Callable[[IncomingRequest], Awaitable[Response]]
 
 
 NO_WEBSOCKETS = (
@@ -57,7 +51,7 @@ def create_app(
     hosts: AllowedHosts = LOOPBACK,
     tolerant: bool = False,
     counts_tokens: bool = False,
-) -> Starlette:
+) -> ASGIApp:
     """Return an application that answers LM Studio's API from `backend`.
 
     If `api_token` is set, requests must send it as `Authorization: Bearer …` or `x-api-key` (LM Studio's docs,
@@ -67,90 +61,67 @@ def create_app(
     and `counts_tokens` adds `/v1/messages/count_tokens`.
     """
     responses = StoredResponses() if stored is None else stored
+    app = _App(api_token)
 
-    def listing(write: Callable[[Any], dict[str, Any]]) -> Endpoint:
-        async def endpoint(_: Request) -> Response:
+    def answer(path: str, name: str, *more: object, method: str = "POST") -> None:
+        app.routes.add(method, path, partial(_answer, name, (backend, *more)))
+
+    def show(path: str, write: Callable[[Any], dict[str, Any]]) -> None:
+        async def endpoint(_: IncomingRequest) -> Response:
             return json_response(write(backend.models()))
 
-        return endpoint
+        app.routes.add("GET", path, endpoint)
 
-    def details(write: Callable[[ModelDescription], dict[str, Any]]) -> Endpoint:
-        async def endpoint(request: Request) -> Response:
+    def show_one(path: str, write: Callable[[ModelDescription], dict[str, Any]]) -> None:
+        async def endpoint(request: IncomingRequest) -> Response:
             models = backend.models()
-            key = request.path_params["key"]
-            if not key:
-                raise HTTPException(404)
+            key = request.params["key"]
             model = next((model for model in models if model.key == key), None)
             if model is None:
                 raise model_not_found(key, [model.key for model in models])
             return json_response(write(model))
 
-        return endpoint
+        app.routes.add("GET", path, endpoint)
 
-    def route(path: str, endpoint: Endpoint, method: str = "POST") -> Route:
-        async def authenticated(request: Request) -> Response:
-            _check_token(request, api_token)
-            return await endpoint(request)
-
-        return Route(path, authenticated, methods=[method])
-
-    def answering(name: str, *more: object) -> Endpoint:
-        return partial(_answer, name, (backend, *more))
-
-    more = [route("/v1/messages/count_tokens", answering("token_counts.answer_token_count"))] if counts_tokens else []
-    converting = _converting() if tolerant else []
-    app = Starlette(
-        routes=[
-            *more,
-            route("/v1/chat/completions", answering("chat.answer_chat")),
-            route("/v1/completions", answering("completions.answer_completion")),
-            route("/v1/embeddings", answering("embeddings.answer_embeddings")),
-            route("/v1/decisions", answering("decisions.answer_decisions")),
-            route("/v1/systemone", answering("decisions.answer_systemone")),
-            route("/v1/responses", answering("responses.answer_response", responses)),
-            route("/v1/messages", answering("messages.answer_message")),
-            route("/v1/models", listing(openai_models), "GET"),
-            route("/v1/models/{key:path}", details(openai_model), "GET"),
-            route("/api/v0/chat/completions", answering("chat.answer_chat")),
-            route("/api/v0/completions", answering("completions.answer_completion")),
-            route("/api/v0/embeddings", answering("embeddings.answer_embeddings")),
-            route("/api/v0/models", listing(v0_models), "GET"),
-            route("/api/v0/models/{key:path}", details(v0_model), "GET"),
-            route("/api/v1/chat", answering("native.answer_native_chat", responses)),
-            route("/api/v1/models", listing(native_models), "GET"),
-            route("/api/v1/models/load", answering("management.answer_load")),
-            route("/api/v1/models/unload", answering("management.answer_unload")),
-            route("/api/v1/models/download", answering("management.answer_download")),
-            route("/api/v1/models/download/status/{job_id}", answering("management.answer_download_status"), "GET"),
-        ],
-        exception_handlers={
-            Refusal: _refusal,
-            BackendError: _backend_error,
-            ClientGoneError: _client_gone,
-            ClientDisconnect: _client_gone,
-            HTTPException: _unknown_endpoint,
-            Exception: _internal_error,
-        },
-        middleware=[Middleware(_TrustMiddleware, hosts=hosts), *converting],
-    )
-    app.router.redirect_slashes = False
-    return app
+    if counts_tokens:
+        answer("/v1/messages/count_tokens", "token_counts.answer_token_count")
+    answer("/v1/chat/completions", "chat.answer_chat")
+    answer("/v1/completions", "completions.answer_completion")
+    answer("/v1/embeddings", "embeddings.answer_embeddings")
+    answer("/v1/decisions", "decisions.answer_decisions")
+    answer("/v1/systemone", "decisions.answer_systemone")
+    answer("/v1/responses", "responses.answer_response", responses)
+    answer("/v1/messages", "messages.answer_message")
+    show("/v1/models", openai_models)
+    show_one("/v1/models/{key:path}", openai_model)
+    answer("/api/v0/chat/completions", "chat.answer_chat")
+    answer("/api/v0/completions", "completions.answer_completion")
+    answer("/api/v0/embeddings", "embeddings.answer_embeddings")
+    show("/api/v0/models", v0_models)
+    show_one("/api/v0/models/{key:path}", v0_model)
+    answer("/api/v1/chat", "native.answer_native_chat", responses)
+    show("/api/v1/models", native_models)
+    answer("/api/v1/models/load", "management.answer_load")
+    answer("/api/v1/models/unload", "management.answer_unload")
+    answer("/api/v1/models/download", "management.answer_download")
+    answer("/api/v1/models/download/status/{job_id}", "management.answer_download_status", method="GET")
+    return _Trusted(_tolerating(app) if tolerant else app, hosts)
 
 
-def _converting() -> list[Middleware]:
-    """Return the middleware of tolerant servers.
+def _tolerating(app: ASGIApp) -> ASGIApp:
+    """Return the application behind the middleware of tolerant servers.
 
     It is imported late: the conversion of requests needs most of the client.
     """
     from lmdeck.server.tolerance import ToleranceMiddleware
 
-    return [Middleware(ToleranceMiddleware)]
+    return ToleranceMiddleware(app)
 
 
-class _TrustMiddleware:
+class _Trusted:
     """Middleware that refuses requests from pages of other sites.
 
-    The error has the format of the requested endpoint.
+    The error has the format of the requested endpoint. Only requests of HTTP are passed on.
     """
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
@@ -159,11 +130,9 @@ class _TrustMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
-        refused = (
-            refuse_request(scope["method"], joined_headers(scope["headers"]), self._hosts)
-            if scope["type"] == "http"
-            else None
-        )
+        if scope["type"] != "http":
+            return
+        refused = refuse_request(scope["method"], joined_headers(scope["headers"]), self._hosts)
         if refused is None:
             await self._app(scope, receive, send)
             return
@@ -171,7 +140,44 @@ class _TrustMiddleware:
         await json_response(refusal.body(scope["path"]), refused.status)(scope, receive, send)
 
 
-async def _answer(name: str, arguments: tuple[object, ...], request: Request) -> Response:
+class _App:
+    """The application behind the checks.
+
+    It finds the endpoint of a request; an error has the format of that endpoint.
+    """
+
+    def __init__(self, api_token: str | None) -> None:
+        self.routes: Routes[Endpoint] = Routes()
+        self._api_token = api_token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            response = await self._respond(scope, receive)
+        except ClientGoneError:
+            return
+        except Exception as error:
+            failure = BackendError(internal_failure(error), status=500)
+            await json_response(failure_body(scope["path"], failure), failure.status)(scope, receive, send)
+            raise
+        await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        found = self.routes.find(method, scope["path"])
+        request = IncomingRequest(scope, receive, {} if found is None else found[1])
+        if found is None:
+            return _unknown_endpoint(request)
+        try:
+            _check_token(request, self._api_token)
+            return await found[0](request)
+        except Refusal as refusal:
+            return json_response(refusal.body(request.path), refusal.status)
+        except BackendError as error:
+            return json_response(failure_body(request.path, error), error.status)
+
+
+async def _answer(name: str, arguments: tuple[object, ...], request: IncomingRequest) -> Response:
     return await _endpoint(name)(request, *arguments)
 
 
@@ -186,7 +192,7 @@ def _endpoint(name: str) -> Callable[..., Awaitable[Response]]:
     return endpoint
 
 
-def _check_token(request: Request, api_token: str | None) -> None:
+def _check_token(request: IncomingRequest, api_token: str | None) -> None:
     if api_token is None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -197,29 +203,10 @@ def _check_token(request: Request, api_token: str | None) -> None:
         raise invalid_token()
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)  # registered for this class alone
-    return json_response(error.body(request.url.path), error.status)
-
-
-async def _backend_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BackendError)  # registered for this class alone
-    return json_response(failure_body(request.url.path, error), error.status)
-
-
-async def _client_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)
-
-
-async def _unknown_endpoint(request: Request, _: Exception) -> Response:
+def _unknown_endpoint(request: IncomingRequest) -> Response:
     if request.headers.get("upgrade", "").lower() == "websocket":
-        answer = json_response({"error": NO_WEBSOCKETS}, 426)
-        answer.headers["Upgrade"] = "HTTP/1.1"
-        return answer
-    refusal = unexpected_endpoint(request.method, request.url.path)
+        refused = json_response({"error": NO_WEBSOCKETS}, 426)
+        refused.headers = {**refused.headers, "upgrade": "HTTP/1.1"}
+        return refused
+    refusal = unexpected_endpoint(request.method, request.path)
     return json_response({"error": refusal.message}, refusal.status)
-
-
-async def _internal_error(request: Request, error: Exception) -> Response:
-    failure = BackendError(internal_failure(error), status=500)
-    return json_response(failure_body(request.url.path, failure), failure.status)

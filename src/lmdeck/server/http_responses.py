@@ -7,11 +7,11 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.responses import Response
 
 from lmdeck._encoders.backend_events import Finished, ModelOutput
 from lmdeck._encoders.common import named_event, usage
 from lmdeck._incoming.disconnect import ClientGoneError, run_until_disconnect
+from lmdeck._incoming.messages import Response, encoded
 from lmdeck.server.backend import BackendError
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lmdeck.server.backend import Backend
 
 
+_EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+_JSON = {"content-type": "application/json; charset=utf-8"}
+
+
 class EventStream(Response):
     """A stream of server-sent events from a generator of frames.
 
@@ -30,14 +34,12 @@ class EventStream(Response):
     """
 
     def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(b"", 200, _EVENTS)
         self.frames = frames
-        self.background = None
-        self.status_code = 200
-        self.init_headers({"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the frames as they are generated."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": encoded(self.headers)})
         with suppress(ClientGoneError):
             await run_until_disconnect(receive, self._send_frames(send))
 
@@ -50,7 +52,7 @@ class EventStream(Response):
 
 def json_response(body: object, status: int = 200) -> Response:
     """Return a response with a JSON body."""
-    return Response(msgspec.json.encode(body), status, media_type="application/json; charset=utf-8")
+    return Response(msgspec.json.encode(body), status, _JSON)
 
 
 def _error_event(error: BackendError) -> bytes:

@@ -47,7 +47,7 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+        if (error.name or "").partition(".")[0] != "uvicorn":
             raise
         from lmdeck.errors import ConfigurationError
 

@@ -44,7 +44,7 @@ def doctor(
 
 def _checks(context: typer.Context, gateway: Path | None) -> Iterator[CheckResult]:
     if gateway is not None:
-        require_extra("gateway", ("starlette", "uvicorn", "httptools"))
+        require_extra("gateway", ("uvicorn", "httptools"))
         yield from run_gateway_checks(gateway)
         return
     with context.obj.client() as lm:

@@ -25,15 +25,13 @@ from lmdeck.server.requests.chat import chat_job
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lmdeck._encoders.backend_events import BackendEvent
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend
     from lmdeck.server.requests.body import ResponseMode
 
 
-async def answer_chat(request: Request, backend: Backend) -> Response:
+async def answer_chat(request: IncomingRequest, backend: Backend) -> Response:
     """Answer one chat completion request.
 
     Raises:

@@ -16,15 +16,13 @@ from lmdeck.server.requests.chat import completion_job
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lmdeck._encoders.backend_events import BackendEvent
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend
     from lmdeck.server.requests.body import ResponseMode
 
 
-async def answer_completion(request: Request, backend: Backend) -> Response:
+async def answer_completion(request: IncomingRequest, backend: Backend) -> Response:
     """Answer one text completion request.
 
     Raises:

@@ -12,14 +12,12 @@ from lmdeck.server.requests.decisions import decision_job, systemone_job
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend
     from lmdeck.server.jobs import DecisionQuestion
 
 
-async def answer_decisions(request: Request, backend: Backend) -> Response:
+async def answer_decisions(request: IncomingRequest, backend: Backend) -> Response:
     """Answer in OpenAI's format: a list in the order of the questions.
 
     Raises:
@@ -39,7 +37,7 @@ async def answer_decisions(request: Request, backend: Backend) -> Response:
     return json_response({"answers": answers, "model": job.model, "usage": usage})
 
 
-async def answer_systemone(request: Request, backend: Backend) -> Response:
+async def answer_systemone(request: IncomingRequest, backend: Backend) -> Response:
     """Answer in TypeSafe's format: an object by question name.
 
     Questions that were declined are left out.

@@ -17,9 +17,7 @@ from lmdeck.server.requests.embeddings import embedding_job
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend
 
 
@@ -27,7 +25,7 @@ def _base64(vector: Sequence[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-async def answer_embeddings(request: Request, backend: Backend) -> Response:
+async def answer_embeddings(request: IncomingRequest, backend: Backend) -> Response:
     """Answer one embeddings request.
 
     Raises:

@@ -11,13 +11,11 @@ from lmdeck.server.requests.body import flag, read_body
 from lmdeck.server.requests.native import download_request, load_job, required_text
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend
 
 
-async def answer_load(request: Request, backend: Backend) -> Response:
+async def answer_load(request: IncomingRequest, backend: Backend) -> Response:
     """Load a model, and answer when it is loaded.
 
     Raises:
@@ -40,7 +38,7 @@ async def answer_load(request: Request, backend: Backend) -> Response:
     return json_response(answer)
 
 
-async def answer_unload(request: Request, backend: Backend) -> Response:
+async def answer_unload(request: IncomingRequest, backend: Backend) -> Response:
     """Unload an instance.
 
     Raises:
@@ -52,7 +50,7 @@ async def answer_unload(request: Request, backend: Backend) -> Response:
     return json_response({"instance_id": instance_id})
 
 
-async def answer_download(request: Request, backend: Backend) -> Response:
+async def answer_download(request: IncomingRequest, backend: Backend) -> Response:
     """Start a download.
 
     Raises:
@@ -63,10 +61,10 @@ async def answer_download(request: Request, backend: Backend) -> Response:
     return json_response(await backend.download(model, quantization))
 
 
-async def answer_download_status(request: Request, backend: Backend) -> Response:
+async def answer_download_status(request: IncomingRequest, backend: Backend) -> Response:
     """Return the progress of a download.
 
     Raises:
         BackendError: There is no such job.
     """
-    return json_response(await backend.download_state(request.path_params["job_id"]))
+    return json_response(await backend.download_state(request.params["job_id"]))

@@ -19,11 +19,9 @@ from lmdeck.server.requests.messages import messages_request
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lmdeck._encoders.backend_events import StopReason
     from lmdeck._encoders.blocks import BlockEvent
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend, BackendError
 
 _STOP_REASONS: dict[StopReason, str] = {
@@ -35,7 +33,7 @@ _STOP_REASONS: dict[StopReason, str] = {
 }
 
 
-async def answer_message(request: Request, backend: Backend) -> Response:
+async def answer_message(request: IncomingRequest, backend: Backend) -> Response:
     """Answer one request of `/v1/messages`.
 
     Raises:

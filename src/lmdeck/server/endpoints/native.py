@@ -24,10 +24,8 @@ from lmdeck.server.stored import blocks_to_messages
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lmdeck._encoders.blocks import BlockEvent, OutputBlock
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend, BackendError
     from lmdeck.server.jobs import ModelDescription
     from lmdeck.server.requests.native import NativeChat
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 _NAMES = {"reasoning": "reasoning", "text": "message"}
 
 
-async def answer_native_chat(request: Request, backend: Backend, stored: StoredResponses) -> Response:
+async def answer_native_chat(request: IncomingRequest, backend: Backend, stored: StoredResponses) -> Response:
     """Answer one request of `/api/v1/chat`.
 
     Raises:

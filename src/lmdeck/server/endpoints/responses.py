@@ -22,16 +22,14 @@ from lmdeck.server.stored import blocks_to_messages
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lmdeck._encoders.blocks import BlockEvent
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend, BackendError
     from lmdeck.server.requests.responses import ResponseRequest
     from lmdeck.server.stored import StoredResponses
 
 
-async def answer_response(request: Request, backend: Backend, stored: StoredResponses) -> Response:
+async def answer_response(request: IncomingRequest, backend: Backend, stored: StoredResponses) -> Response:
     """Answer one request of `/v1/responses`.
 
     Raises:

@@ -23,16 +23,14 @@ from lmdeck.server.requests.messages import messages_request
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from lmdeck._encoders.backend_events import BackendEvent
+    from lmdeck._incoming.messages import IncomingRequest, Response
     from lmdeck.server.backend import Backend
 
 _OPENAI_ROLES = frozenset({"system", "developer", "tool"})
 
 
-async def answer_token_count(request: Request, backend: Backend) -> Response:
+async def answer_token_count(request: IncomingRequest, backend: Backend) -> Response:
     """Answer one request.
 
     The prompt is processed and one token is generated; the usage of that answer has the count.

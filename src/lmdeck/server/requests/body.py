@@ -14,8 +14,7 @@ from lmdeck.server.errors import body_refused, invalid, model_not_found, no_mode
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from starlette.requests import Request
-
+    from lmdeck._incoming.messages import IncomingRequest
     from lmdeck.server.jobs import ModelDescription
 
 MAX_BODY_BYTES = 64 << 20
@@ -29,7 +28,7 @@ class ResponseMode(Struct, frozen=True):
     include_usage: bool = False
 
 
-async def read_body(request: Request) -> dict[str, Any]:
+async def read_body(request: IncomingRequest) -> dict[str, Any]:
     """Return the JSON object of a request.
 
     Raises:
