@@ -24,10 +24,9 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 
 from lmdeck._forking import on_fork
-from lmdeck._transport import DRAIN_SECONDS, CheckAddress, WireRequest, codings_left, server_of
+from lmdeck._transport import DRAIN_SECONDS, READ_BYTES, CheckAddress, WireRequest, codings_left, server_of
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
-from lmdeck._transport.urllib3.bulk_response import READ_BYTES
 from lmdeck._transport.urllib3.pools import PooledConnection, pool_manager
 from lmdeck.config import Settings
 from lmdeck.errors import (

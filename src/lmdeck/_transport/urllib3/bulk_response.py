@@ -18,12 +18,11 @@ from typing import Any, BinaryIO
 from urllib3 import HTTPHeaderDict
 
 from lmdeck._forking import disown
-from lmdeck._transport import FIRST_FINAL_STATUS, MAX_HEADERS, MAX_LINE_BYTES
+from lmdeck._transport import FIRST_FINAL_STATUS, MAX_HEADERS, MAX_LINE_BYTES, READ_BYTES
 from lmdeck._transport.chunked import ChunkedDecoder
 
 SWITCHING_PROTOCOLS = 101
 MAX_INTERIM_ANSWERS = 100
-READ_BYTES = 1 << 17
 _is_status_line = re.compile(r"(HTTP/1\.[0-9]) ([1-9][0-9]{2})(?: ([^\0\r\n]*))?\r?\n").fullmatch
 _is_length = re.compile(r"[0-9]{1,19}").fullmatch
 _is_field = re.compile(r"(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+):|(?=[ \t]))([^\0\r\n]*)\r?\n").fullmatch
