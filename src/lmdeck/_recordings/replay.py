@@ -42,7 +42,7 @@ class ReplayApp:
     """
 
     def __init__(self, exchanges: Sequence[RecordedExchange], speed: float = 0.0) -> None:
-        self._left = list(exchanges)
+        self._unused = list(exchanges)
         self._speed = speed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,13 +67,13 @@ class ReplayApp:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _next(self, method: str, path: str) -> RecordedExchange | None:
-        for at, exchange in enumerate(self._left):
+        for at, exchange in enumerate(self._unused):
             if (exchange.method, exchange.path) == (method, path):
                 if method == "GET" and all(
-                    (later.method, later.path) != (method, path) for later in self._left[at + 1 :]
+                    (later.method, later.path) != (method, path) for later in self._unused[at + 1 :]
                 ):
                     return exchange  # the last listing may be requested again
-                return self._left.pop(at)
+                return self._unused.pop(at)
         return None
 
 

@@ -119,7 +119,7 @@ def running_progress(
 
     `hosts` maps the name of each of this worker's hosts to whether it is up, and its number of running requests.
     """
-    left = totals.rows - totals.answered - totals.failed
+    remaining = totals.rows - totals.answered - totals.failed
     counted = {host.name: host for host in totals.hosts}
     shown = [*hosts, *(name for name in counted if name not in hosts)]
     return BatchProgress(
@@ -130,7 +130,7 @@ def running_progress(
         running=totals.leased,
         rows_per_second=speed[0],
         tokens_per_second=speed[1],
-        seconds_left=0.0 if not left else left / speed[0] if speed[0] else None,
+        seconds_left=0.0 if not remaining else remaining / speed[0] if speed[0] else None,
         hosts=[_host(counted.get(name) or HostTotals(name=name), *hosts.get(name, (True, 0))) for name in shown],
     )
 

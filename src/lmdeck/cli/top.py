@@ -132,8 +132,8 @@ def _watch(
     while True:
         draw()
         until = time.monotonic() + interval
-        while (left := until - time.monotonic()) > 0:
-            key = read_key(left)
+        while (remaining := until - time.monotonic()) > 0:
+            key = read_key(remaining)
             if key == "q":
                 return
             if key:

@@ -106,7 +106,7 @@ class _Recording(StreamObserver):
         self._recordings = recordings
         self._started = time.monotonic()
         self._received: list[tuple[bytes, float]] = []
-        self._left = MAX_BYTES
+        self._remaining = MAX_BYTES
         self._status = 0
         self._headers: dict[str, str] = {}
 
@@ -117,8 +117,8 @@ class _Recording(StreamObserver):
 
     def on_data(self, data: bytes) -> None:
         """Record bytes of the answer, up to a limit."""
-        if data and self._left > 0:
-            self._left -= len(data)
+        if data and self._remaining > 0:
+            self._remaining -= len(data)
             self._received.append((data, time.monotonic() - self._started))
 
     def on_finished(self) -> None:

@@ -247,15 +247,15 @@ def _limited(events: Iterable[BackendEvent], prompt_tokens: int, max_tokens: int
 
     Calls are never cut.
     """
-    left = max_tokens
+    remaining = max_tokens
     for event in events:
         if isinstance(event, TextDelta | ReasoningTextDelta):
-            if left == 0:
+            if remaining == 0:
                 yield Finished(
                     stop_reason="maxPredictedTokensReached", prompt_tokens=prompt_tokens, completion_tokens=max_tokens
                 )
                 return
-            left -= 1
+            remaining -= 1
         yield event
 
 

@@ -57,23 +57,23 @@ class Balance(Struct, frozen=True, kw_only=True):
 def balance(window: Window, limit: int, used: Mapping[int, int], running: int, now: float) -> Balance:
     """Return the balance of a window, from the tokens of its slots and the reserved tokens."""
     live = sorted((slot, tokens) for slot, tokens in used.items() if tokens and window.end(slot) > now)
-    left = limit - sum(tokens for _, tokens in live)
+    unused = limit - sum(tokens for _, tokens in live)
     return Balance(
         name=window.name,
         limit=limit,
-        remaining=max(left - running, 0),
+        remaining=max(unused - running, 0),
         reset=window.end(live[-1][0]) - now if live else 0.0,
-        wait=_wait(window, live, left, running, now),
-        is_reserved=0 < left <= running,
+        wait=_wait(window, live, unused, running, now),
+        is_reserved=0 < unused <= running,
     )
 
 
-def _wait(window: Window, live: list[tuple[int, int]], left: int, running: int, now: float) -> float:
-    """Return the time until some of a limit is free; `left` is not used yet."""
-    if left > 0:
-        return 0.0 if left > running else RUNNING_SECONDS
+def _wait(window: Window, live: list[tuple[int, int]], unused: int, running: int, now: float) -> float:
+    """Return the time until some of a limit is free; `unused` tokens of it are left."""
+    if unused > 0:
+        return 0.0 if unused > running else RUNNING_SECONDS
     for slot, tokens in live:
-        left += tokens
-        if left > 0:
+        unused += tokens
+        if unused > 0:
             return window.end(slot) - now
     return RUNNING_SECONDS
