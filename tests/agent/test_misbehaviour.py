@@ -122,8 +122,14 @@ def long() -> str:
     return "x" * (2 << 20)
 
 
+@tool
+def declines_at_length() -> None:
+    """Say no in more words than a context holds."""
+    raise ToolFailed("x" * (2 << 20))
+
+
 TOOLS = [
-    weather, broken, declines, hangs, sleeps, awaited, gives_bytes, gives_dataclass, gives_struct, gives_nothing,
+    weather, broken, declines, declines_at_length, hangs, sleeps, awaited, gives_bytes, gives_dataclass, gives_struct, gives_nothing,
     gives_an_object, long,
 ]  # fmt: skip
 
@@ -203,6 +209,9 @@ CASES: dict[str, Case] = {
     "a handler that returns nothing": Case((calls(("gives_nothing", {})), SUNNY), ("null",)),
     "a handler that returns no data": Case((calls(("gives_an_object", {})), SUNNY), ("failed with TypeError",)),
     "an endless result": Case((calls(("long", {})), SUNNY), ("[truncated: the result has",)),
+    "an endless message of ToolFailed": Case(
+        (calls(("declines_at_length", {})), SUNNY), ("[truncated: the result has",)
+    ),
     "an empty answer between rounds": Case((calls(ROME), says(""), SUNNY), ("Rome",)),
     "only empty answers": Case((calls(ROME), says("")), error=EmptyReplyError),
     "a call inside reasoning": Case(

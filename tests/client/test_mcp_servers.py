@@ -253,7 +253,7 @@ def test_a_result_over_http_that_cannot_be_read(answer: list[Step], words: str, 
     ids=["404", "400", "text"],
 )
 def test_a_session_that_the_server_has_forgotten(fake: FakeLMStudio, forgotten: list[Step], is_async: bool) -> None:
-    """The call is made in a new session, once, and an event says so."""
+    """Calls, also two at once, are made in a new session, once each, and one event says so."""
     sessions: list[str] = []
     called: list[str] = []
 
@@ -268,11 +268,11 @@ def test_a_session_that_the_server_has_forgotten(fake: FakeLMStudio, forgotten: 
         called.append(session)
         return http_answer(request)
 
-    fake.tool_call("work").tool_call("work").reply("Done.")
+    fake.tool_call("work").tool_calls([("work", {"part": 1}), ("work", {"part": 2})]).reply("Done.")
     with Loopback(respond) as server:
         reply, heard = run(fake, MCPTools(server.url), lambda event: None, is_async=is_async)
-    assert [result.content for one in reply.rounds for result in one.results] == ["done", "done"]
-    assert called == ["session 0", "session 1"]
+    assert [result.content for one in reply.rounds for result in one.results] == ["done", "done", "done"]
+    assert called == ["session 0", "session 1", "session 1"]
     assert [event.reconnected for event in heard] == [True]
 
 

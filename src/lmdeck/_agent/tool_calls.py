@@ -20,7 +20,7 @@ from lmdeck.errors import (
     UnknownToolError,
 )
 from lmdeck.messages import Problem, ToolCall, ToolResult
-from lmdeck.tools.result import read_result
+from lmdeck.tools.result import read_result, shortened
 from lmdeck.tools.tool import Tool, ToolFailed
 from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
@@ -89,7 +89,7 @@ def failed(ready: PreparedCall, error: Exception, seconds: float) -> ToolResult:
     raised = ToolExecutionError(f"The tool {name!r} raised {type(error).__name__}: {error}")
     raised.__cause__ = error
     text = (
-        replace_lone_surrogates(str(error))
+        shortened(replace_lone_surrogates(str(error)))
         if isinstance(error, ToolFailed)
         else f"The tool {name!r} failed with {type(error).__name__}."
     )

@@ -51,6 +51,7 @@ class MCPServer:
         self._connection = _Connection(address)
         self._reconnecting = asyncio.Lock()
         self._failures = 0
+        self._retired: list[_Connection] = []
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._is_closed = False
@@ -96,7 +97,8 @@ class MCPServer:
     async def close(self) -> None:
         """Close the connection; errors of the server or the network are logged."""
         self._is_closed = True
-        await self._connection.close()
+        for connection in (self._connection, *self._retired):
+            await connection.close()
 
     async def call(self, tool: ServerTool, arguments: dict[str, Any], report: Report) -> object:
         """Call a tool, and return its text and images.
@@ -135,7 +137,9 @@ class MCPServer:
         async with self._reconnecting:
             if self._connection is not old:
                 return self._connection
-            await old.close()
+            self._retired = [connection for connection in (*self._retired, old) if connection.is_answering]
+            if old not in self._retired:
+                await old.close()
             await asyncio.sleep(min(BACKOFF * 2**self._failures, MAX_BACKOFF))
             self.check_usable(tool)
             self._connection = new_connection = _Connection(self._address)
@@ -187,16 +191,24 @@ class _Connection:
         self._status = 0  # of the last HTTP response
         self._answered = 0  # HTTP requests for which at least the response head arrived
         self._session_is_lost = False
+        self._calls = 0
         self._is_open = False
 
     @property
     def is_gone(self) -> bool:
-        """Whether the server has closed the connection or exited."""
-        return self._closing.is_set() or self._task is None or self._task.done()
+        """Whether the server has closed the connection or exited, or does not know its session any more."""
+        return self._session_is_lost or self._closing.is_set() or self._task is None or self._task.done()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether only the session is lost: the server still answers calls that were sent in it, with a refusal."""
+        return self._calls > 0 and not self._closing.is_set()
 
     @property
     def reason(self) -> str:
         """Why the connection is gone."""
+        if self._session_is_lost:
+            return "the server does not know the session"
         return "the server closed the connection" if self._error is None else _describe(self._error)
 
     async def open(self) -> list[ServerTool]:
@@ -231,6 +243,7 @@ class _Connection:
         if self._client is None or self.is_gone:
             raise _ConnectionLost(self.reason, may_have_started=False)
         limit, answered = self._address.timeout, self._answered
+        self._calls += 1
         try:
             result = await self._client.call_tool(name, arguments, read_timeout_seconds=limit)
         except MCPError as error:
@@ -241,8 +254,7 @@ class _Connection:
             if _is_closed(error):
                 raise await self._lost(answered) from error
             if self._session_is_lost:
-                self._closing.set()
-                raise _ConnectionLost("the server does not know the session", may_have_started=False) from error
+                raise _ConnectionLost(self.reason, may_have_started=False) from error
             if error.code == PARSE_ERROR:
                 raise self._unreadable_result() from error
             raise ToolFailed(
@@ -252,6 +264,10 @@ class _Connection:
             raise await self._lost(answered) from error
         except ValueError as error:  # pydantic's
             raise self._unreadable_result() from error
+        finally:
+            self._calls -= 1
+            if self._session_is_lost and not self._calls:
+                self._closing.set()
         return read_tool_result(result, name)
 
     async def close(self) -> None:
@@ -446,6 +462,7 @@ def _is_closed(error: MCPError) -> bool:
 
 def _describe(error: BaseException) -> str:
     """Return a description of an error, or of the first one in a group."""
+    from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
     from mcp import MCPError
     from mcp.types import PARSE_ERROR
 
@@ -453,7 +470,9 @@ def _describe(error: BaseException) -> str:
         error = error.exceptions[0]
     if isinstance(error, _Unreachable):
         return str(error)
-    if isinstance(error, MCPError) and _is_closed(error):
+    if isinstance(error, (BrokenResourceError, ClosedResourceError, EndOfStream)) or (
+        isinstance(error, MCPError) and _is_closed(error)
+    ):
         return "it closed the connection"
     if isinstance(error, ValueError) or (
         isinstance(error, MCPError) and error.code == PARSE_ERROR

@@ -30,10 +30,14 @@ def read_result(result: object) -> tuple[str, list[Image]]:
         TypeError: JSON cannot represent the result.
     """
     images: list[Image] = []
-    text = _text(result, images)
-    if len(text) > MAX_TEXT:
-        text = f"{text[:MAX_TEXT]}\n[truncated: the result has {len(text)} characters, of which {MAX_TEXT} are shown]"
-    return text, images
+    return shortened(_text(result, images)), images
+
+
+def shortened(text: str) -> str:
+    """Return a result's text, truncated at the limit, with a note."""
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]}\n[truncated: the result has {len(text)} characters, of which {MAX_TEXT} are shown]"
 
 
 def result_text(result: object) -> str:
