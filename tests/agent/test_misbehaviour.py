@@ -129,8 +129,8 @@ def declines_at_length() -> None:
 
 
 TOOLS = [
-    weather, broken, declines, declines_at_length, hangs, sleeps, awaited, gives_bytes, gives_dataclass, gives_struct, gives_nothing,
-    gives_an_object, long,
+    weather, broken, declines, hangs, sleeps, awaited, gives_bytes, gives_dataclass, gives_struct, gives_nothing,
+    gives_an_object, long, declines_at_length,
 ]  # fmt: skip
 
 
