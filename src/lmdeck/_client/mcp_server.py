@@ -196,12 +196,12 @@ class _Connection:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the server has closed the connection or exited, or does not know its session any more."""
+        """Whether the server has closed the connection or exited, or has forgotten its session."""
         return self._session_is_lost or self._closing.is_set() or self._task is None or self._task.done()
 
     @property
     def is_answering(self) -> bool:
-        """Whether only the session is lost: the server still answers calls that were sent in it, with a refusal."""
+        """Whether calls are waiting for the server, which refuses them if it has lost the session."""
         return self._calls > 0 and not self._closing.is_set()
 
     @property
