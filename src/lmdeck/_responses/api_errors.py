@@ -44,6 +44,7 @@ from lmdeck.errors import (
 
 SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of the field
 _NAME = late_pattern(r"(['\"`])[\w./:@\[\]-]{1,80}\1")  # a quoted name is a value, whatever it reads like
+_CODE = late_pattern(r"\b[a-z]+(?:_[a-z]+)+\b", re.IGNORECASE)
 _QUOTED_REQUEST = late_pattern(r"; (?:messages|tools) = [\[{].*", re.DOTALL)  # llama.cpp's, after its message
 
 
@@ -116,12 +117,13 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     words = _QUOTED_REQUEST.sub("", info.message)
     if kind := _first(PHRASES, words):
         return kind
-    for word in (info.code, info.type):
-        if word in CODES:
-            return CODES[word]
+    unquoted = _NAME.sub("''", words)
+    for word in (info.code, info.type, *_CODE.findall(unquoted)):
+        if word and word.lower() in CODES:
+            return CODES[word.lower()]
     if status in STATUSES and status != 404:
         return STATUSES[status]
-    if kind := _first(BROAD, _NAME.sub("''", words)) or _overflow(info):
+    if kind := _first(BROAD, unquoted) or _overflow(info):
         return kind
     if info.status is not None and status != info.status:
         return _kind_of_status(info, info.status)

@@ -92,6 +92,8 @@ def read_error(decoded: object, status: int) -> ErrorInfo:
         if isinstance(error, str) and (quoted := _embedded(error)):
             sentence, error = quoted
             sentences += [sentence] if sentence else []
+        if isinstance(error, list) and len(error) == 1 and not _has_path(error[0]):
+            error = error[0]  # JSON:API
         if not isinstance(error, Mapping):
             break
         fields = _fields(error)
@@ -196,10 +198,7 @@ def _message_of(error: Mapping[str, Any]) -> object:
     NestJS and Spring have the name of the status in `error`, and the message beside it.
     """
     inner = _first_of(error, INNER_FIELDS) or _issues(error.get("errors"))
-    title, detail, cause = (_first_of(error, names) for names in (TITLE_FIELDS, DETAIL_FIELDS, CAUSE_FIELDS))
-    if detail is error.get("reason") and title:
-        detail = None  # a name of the error, such as Kubernetes' `NotFound`
-    message = f"{title}: {detail}" if isinstance(title, str) and isinstance(detail, str) else title or detail
+    message, cause = _own_message(error), _first_of(error, CAUSE_FIELDS)
     if message and not isinstance(inner, (str, Mapping, list)):
         inner = None  # a flag, or a number
     if inner and not (isinstance(inner, str) and isinstance(message, str) and message not in inner):
@@ -208,6 +207,14 @@ def _message_of(error: Mapping[str, Any]) -> object:
     if len(parts) < 2:
         return parts[0] if parts else None
     return ": ".join(each if isinstance(each, str) else _text_of(each) for each in parts)
+
+
+def _own_message(error: Mapping[str, Any]) -> object:
+    """Return the message of an error object itself, with its details."""
+    title, detail = _first_of(error, TITLE_FIELDS), _first_of(error, DETAIL_FIELDS)
+    if detail is error.get("reason") and title:
+        detail = None  # a name of the error, such as Kubernetes' `NotFound`
+    return f"{title}: {detail}" if isinstance(title, str) and isinstance(detail, str) else title or detail
 
 
 def _without_message(fields: Mapping[str, Any], error: Mapping[str, Any]) -> str:
@@ -246,12 +253,17 @@ def _message(error: object, status: int) -> str:
     return f"{sentence}: {page}" if sentence else page
 
 
+def _has_path(issue: object) -> bool:
+    """Whether an issue names the field that it is about, as those of Zod and pydantic do."""
+    return isinstance(issue, Mapping) and not {"path", "loc"}.isdisjoint(issue)
+
+
 def _issue(issue: object) -> str:
     if not isinstance(issue, Mapping):
         return describe(str(issue))
     path = issue.get("path", issue.get("loc"))  # the names of Zod and pydantic
     where = ".".join(str(step) for step in path) if isinstance(path, list) else ""
-    text = str(issue.get("message") or issue.get("msg") or issue.get("code") or describe(str(dict(issue))))
+    text = str(_own_message(_fields(issue)) or issue.get("code") or describe(str(dict(issue))))
     received = f" (received {issue['received']})" if issue.get("received") else ""
     return f"{where}: {text}{received}" if where else text + received
 

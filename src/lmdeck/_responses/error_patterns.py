@@ -72,6 +72,7 @@ DAMAGED_FILE = (
     in_order(DAMAGED, FILE, within=20),
     r"\b(missing tensor|tensors expected but|must be downloaded again|in model file)\b",
     r"\berror loading model (vocabulary|hyperparameters)",
+    in_order("no|missing", r"safetensors|gguf|weights|tokenizer|config\.json", "found", within=20),
 )
 # The server has another one behind it, an engine or a proxied server, that it cannot reach.
 UNREACHABLE = (
@@ -105,7 +106,7 @@ OUT_OF_MEMORY = (
     r"out ?of ?(?:\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
     r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram)\b"
 )
-MEDIA = r"(?:image|vision|audio|video|multimodal)(?: input| content| data)?s?"
+MEDIA = r"(?:input_)?(?:image|vision|audio|video|multimodal)(?:_url| input| content| data)?s?"
 MODEL = r"models?|(?:inference |llm |lm )?engine|runner|runtime|backend|llama-server|weights|mlx|llm"
 PROCESS = (
     r"(?:engine|llama-server|model|server|runner|worker|runtime|backend|upstream|mlx)"
@@ -169,7 +170,14 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         NoModelLoadedError,
     ),
     (AnyPattern(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
-    (AnyPattern(r"model is not embedding", r"does not support embeddings?", r"is not an embedding model"), InvalidRequestError),
+    (
+        AnyPattern(
+            r"model is not embedding",
+            r"does not support embeddings?",
+            r"is not an? (embedding|chat|completion|instruct|language|reranking)[ -]model",
+        ),
+        InvalidRequestError,
+    ),
     (
         AnyPattern(
             rf"\b({COULD_NOT}) to parse (the |your )?(messages|tools|tool call arguments|request|body)\b",
@@ -287,6 +295,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
 CODES: dict[str, type[APIError]] = {
     "invalid_api_key": AuthenticationError,
     "context_length_exceeded": ContextLengthError,
+    "input_length_error": ContextLengthError,  # LMDeploy
     "exceed_context_size_error": ContextLengthError,
     "model_not_found": ModelNotFoundError,
     "model_load_failed": ModelLoadError,
@@ -301,14 +310,17 @@ LENGTH = (
     r"(?:input|prompt|sequence|context|conversation|messages?|request|model|total|token)s?'?s?"
     r"(?: (?:max\w*|text|tokens?|sequence|ids?|prompt|input|context)){0,2} (?:lengths?|window)\b"
     r"|(?:context|token|prompt|input|batch|kv) (?:size|count|limit)\b"
-    r"|max(?:imum)?[ _](?:\w+[ _])?(?:length|len)\b|(?:number of )?(?:\w+ )?tokens\b(?! per)"
+    r"|max(?:imum)?[ _](?:\w+[ _])?(?:length|len)\b|(?:number of )?(?:\w+ )?tokens\b(?! per)|prefill\b|\d+ pages\b"
 )
 EXCEEDED = (
     r"exceed\w*|(?:longer|larger|greater|more|bigger|higher)(?: \w+)? than|too (?:long|large|many|big)|beyond|reached"
     r"|over(?:flow\w*| the)|surpass\w*|(?:less|fewer|smaller) than|at most|should be|must be (?:less|<)"
-    r"|(?:does|do|did|will)(?: not|n't) fit"
+    r"|(?:does|do|did|will)(?: not|n't) fit|would require|only \d+ (?:\w+ )?(?:available|left|free)"
 )
-OUTPUT_LIMIT = r"max_\w*tokens|(?:output|completion|generated|new) tokens|max_output\w*|n(?:um)?_predict|min_tokens"
+OUTPUT_LIMIT = (
+    r"max_(?!num_|input|total|prompt|context|batch|model|seq)\w*tokens|max_output\w*|n(?:um)?_predict|min_tokens"
+    r"|(?:output|completion|generated|new) tokens"
+)
 LOADS = (
     rf"(?:load|start|initiali[sz]|launch|spawn|creat)\w* (?:the |an? |of )?(?:\w+ ){{0,2}}?(?:{MODEL}|process|server)"
     rf"|(?:{MODEL}|process|server)s? (?:\w+ )?(?:load|start|launch|initiali)\w*"

@@ -12,11 +12,16 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def is_error_body(decoded: object) -> bool:
-    """Whether a decoded body or event is an error despite the status 200."""
+    """Whether a decoded body or event is an error despite the status 200.
+
+    OpenRouter reports an error during an answer in a chunk with the finish reason `error`.
+    """
     if not isinstance(decoded, Mapping):
         return False
-    if decoded.get("choices"):
-        return False
+    choices = decoded.get("choices")
+    if isinstance(choices, list) and choices:
+        failed = any(isinstance(choice, Mapping) and choice.get("finish_reason") == "error" for choice in choices)
+        return failed and bool(decoded.get("error"))
     return bool(decoded.get("error")) or "error" in (decoded.get("type"), decoded.get("object"))
 
 

@@ -277,7 +277,7 @@ class ChatReader:
             return
         self._raw.add(event.data)
         completion = completion or self._decode_repaired(event)
-        if not completion.choices or event.event:
+        if not completion.choices or completion.error or event.event:
             self._check_event(event, completion)
         self._assembler.feed(completion, chunks)
 
@@ -359,9 +359,10 @@ class ChatReader:
             completion = _decode_completion(body)
         except DECODE_ERRORS as error:
             completion = self._without_lone_surrogates(body) or self._refuse_body(body, error)
-        if completion.choices:
+        reported = self._error_in(body) if completion.error or not completion.choices else None
+        if completion.choices and reported is None:
             return completion
-        raise self._error_in(body) or MalformedStreamError(
+        raise reported or MalformedStreamError(
             f"The body is not a chat completion: {describe(body[:400].decode('utf-8', 'replace'))}"
         )
 
