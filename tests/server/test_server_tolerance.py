@@ -15,6 +15,7 @@ import urllib3
 
 from lmdeck import LMStudio, Reply
 from lmdeck.engine import EngineServer
+from lmdeck.engine.tolerance import ToleranceMiddleware
 from lmdeck.server.app import create_app
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
@@ -62,7 +63,7 @@ def urls() -> Iterator[dict[bool, str]]:
     """The same model behind a strict and a tolerant server."""
     with (
         BackgroundServer(create_app(DefaultToolUse(Parrot())), listen()) as strict,
-        BackgroundServer(create_app(DefaultToolUse(Parrot()), tolerant=True), listen()) as tolerant,
+        BackgroundServer(create_app(DefaultToolUse(Parrot()), middleware=ToleranceMiddleware), listen()) as tolerant,
     ):
         yield {False: strict.base_url, True: tolerant.base_url}
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from starlette.types import ASGIApp
+
     from lmdeck.engine.model import EngineModel
 
 DEFAULT_HOST = "127.0.0.1"
@@ -58,7 +60,8 @@ def serve(
         try:
             hosts = AllowedHosts.of(allowed_hosts, host)
             backend = DefaultToolUse(loaded)
-            app = create_app(backend, api_token=api_token, hosts=hosts, tolerant=tolerant, counts_tokens=True)
+            middleware = _tolerance() if tolerant else None
+            app = create_app(backend, api_token=api_token, hosts=hosts, middleware=middleware, counts_tokens=True)
             run(app, listener, on_ready)
         finally:
             loaded.close()
@@ -109,8 +112,9 @@ class EngineServer:
             listener.close()
             raise
         hosts = AllowedHosts.of((), host)
+        middleware = _tolerance() if tolerant else None
         app = create_app(
-            DefaultToolUse(loaded), api_token=api_token, hosts=hosts, tolerant=tolerant, counts_tokens=True
+            DefaultToolUse(loaded), api_token=api_token, hosts=hosts, middleware=middleware, counts_tokens=True
         )
         background = BackgroundServer(app, listener, loaded.close)
         return cls(background.base_url, loaded.models()[0].key, background.close)
@@ -145,3 +149,13 @@ def _load(model: str | Path | None, requantize: str | None) -> EngineModel:
         message = f"The default model is not downloaded: {path}" if model is None else f"There is no model file {path}."
         raise EngineError(message, hint="Run `lmdeck engine pull`, or pass the path of a GGUF file.")
     return EngineModel(path)
+
+
+def _tolerance() -> Callable[[ASGIApp], ASGIApp]:
+    """Return the middleware of tolerant servers.
+
+    It is imported late: the conversion of requests needs most of the client.
+    """
+    from lmdeck.engine.tolerance import ToleranceMiddleware
+
+    return ToleranceMiddleware

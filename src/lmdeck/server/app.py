@@ -49,7 +49,7 @@ def create_app(
     api_token: str | None = None,
     stored: StoredResponses | None = None,
     hosts: AllowedHosts = LOOPBACK,
-    tolerant: bool = False,
+    middleware: Callable[[ASGIApp], ASGIApp] | None = None,
     counts_tokens: bool = False,
 ) -> ASGIApp:
     """Return an application that answers LM Studio's API from `backend`.
@@ -57,8 +57,8 @@ def create_app(
     If `api_token` is set, requests must send it as `Authorization: Bearer …` or `x-api-key` (LM Studio's docs,
     `0_core/authentication`). `stored` holds the responses that can be continued. Requests from pages of other sites, and
     requests for a host that is not among `hosts`, are refused (`lmdeck._incoming.trust`). An unknown path or method gets LM
-    Studio's answer: status 200 and an error in the body. `tolerant` accepts requests of other clients that LM Studio refuses,
-    and `counts_tokens` adds `/v1/messages/count_tokens`.
+    Studio's answer: status 200 and an error in the body. `middleware` gets the requests that are not refused, and
+    `counts_tokens` adds `/v1/messages/count_tokens`.
     """
     responses = StoredResponses() if stored is None else stored
     app = _App(api_token)
@@ -105,17 +105,7 @@ def create_app(
     answer("/api/v1/models/unload", "management.answer_unload")
     answer("/api/v1/models/download", "management.answer_download")
     answer("/api/v1/models/download/status/{job_id}", "management.answer_download_status", method="GET")
-    return _Trusted(_tolerating(app) if tolerant else app, hosts)
-
-
-def _tolerating(app: ASGIApp) -> ASGIApp:
-    """Return the application behind the middleware of tolerant servers.
-
-    It is imported late: the conversion of requests needs most of the client.
-    """
-    from lmdeck.server.tolerance import ToleranceMiddleware
-
-    return ToleranceMiddleware(app)
+    return _Trusted(app if middleware is None else middleware(app), hosts)
 
 
 class _Trusted:
