@@ -17,7 +17,7 @@ from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
 from lmdeck._transport import Response, WireRequest
-from lmdeck.errors import APIError, LMStudioError, TransportError
+from lmdeck.errors import APIError, LMStudioError, StreamError, TransportError
 from lmdeck.events import Chunk
 from lmdeck.stats import Measured
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lmdeck._responses.json_reader import Reader
 
 R = TypeVar("R", bound="Reader")
+MAX_SEARCHED_BYTES = 1 << 20
+"""How much of a request is searched for secrets that an error may quote."""
 
 
 class Call(Struct, Generic[R], frozen=True, kw_only=True):
@@ -300,12 +302,14 @@ class _RecordedResponse(Struct, frozen=True):
 
 
 def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
-    """Add the request and a hint that fits the server to an error, and hide the token in it."""
+    """Add the request and a hint that fits the server to an error, and hide the secrets in it."""
     from lmdeck._responses.product_hints import adapt_hint  # imported late: few requests fail
 
     adapt_hint(error, call.peer.product)
     if call.request.api_token is not None:
         _hide(error, call.request.api_token)
+    if isinstance(error, APIError | StreamError):
+        _hide_quoted(error, call.request)
     error.request_id = call.request_id
     error.url = call.request.url
     error.attempts = max(error.attempts, attempts)
@@ -321,6 +325,19 @@ def _hide(error: LMStudioError, token: Secret) -> None:
     if isinstance(error, APIError):
         error.body = token.redact(error.body)
         error.param, error.code = token.redact(error.param), token.redact(error.code)
+
+
+def _hide_quoted(error: APIError | StreamError, request: WireRequest) -> None:
+    """Remove other secrets that the server quoted: those of the request, and what is known by its name or format."""
+    from lmdeck._redaction.exchange import Redaction  # imported late: few requests fail
+
+    redaction = Redaction()
+    redaction.headers(request.headers)
+    redaction.text((request.body or b"")[:MAX_SEARCHED_BYTES].decode("utf-8", "replace"))
+    error.message = redaction.text(error.message).removed()
+    error.args = (error.message,)
+    if isinstance(error, APIError):
+        error.body = redaction.json(error.body)
 
 
 def _refuse_second_reader(*_: object) -> Never:

@@ -1,8 +1,8 @@
 """The innermost handler: send a request, read its response up to the first chunks, log both.
 
 Until the first chunks, the caller has received nothing, so an outer handler may still send the request again. Requests and
-answers are logged on `lmdeck.http`, chunks on `lmdeck.stream`. Bodies are shortened. The token is never logged: in a
-`WireRequest`, it is separate from the headers.
+answers are logged on `lmdeck.http`, chunks on `lmdeck.stream`. Bodies are shortened, and secrets in them removed. The token is
+never logged: in a `WireRequest`, it is separate from the headers.
 """
 
 from __future__ import annotations
@@ -109,9 +109,11 @@ class _ChunkLog(StreamObserver):
         self._stream = stream
 
     def on_chunks(self, chunks: list[Chunk]) -> None:
-        """Log each chunk."""
+        """Log each chunk, without secrets in it."""
+        from lmdeck._redaction.exchange import redacted  # imported late: only debug logs need it
+
         for chunk in chunks:
-            _stream.debug("%s %s", self._stream.call.request_id, chunk)
+            _stream.debug("%s %s", self._stream.call.request_id, redacted(str(chunk)))
 
     def on_finished(self) -> None:
         """Log the duration."""
@@ -121,7 +123,9 @@ class _ChunkLog(StreamObserver):
 def _shortened(body: bytes | None) -> str:
     if not body:
         return ""
-    text = body[:MAX_BODY_CHARS].decode("utf-8", "replace")
+    from lmdeck._redaction.exchange import redacted_beginning  # imported late: only debug logs need it
+
+    text = redacted_beginning(body, MAX_BODY_CHARS)
     return text if len(body) <= MAX_BODY_CHARS else f"{text}… ({len(body)} bytes)"
 
 

@@ -6,6 +6,8 @@ import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lmdeck._redaction.json_text import Found, Secret, scan
 from lmdeck._redaction.mapped_text import Source
 from lmdeck._redaction.names import header_secrecy
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 
 MAX_KNOWN = 1000
+MAX_SECRET_BYTES = 4096
 MIN_KNOWN_CHARS = 8
 _BETWEEN = "\0"
 _PROTOCOLS = "sec-websocket-protocol"
@@ -34,6 +37,15 @@ class Redaction:
         scan(part.source, part.found)
         self._parts.append(part)
         return part
+
+    def json(self, value: object) -> object:
+        """Return a decoded value without the secrets in it, and without those of the parts that were added before."""
+        try:
+            written = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            shown = self.text(written).removed()
+            return shown if isinstance(value, str) else msgspec.json.decode(shown)
+        except (UnicodeEncodeError, msgspec.DecodeError, RecursionError):
+            return REMOVED
 
     def header(self, name: str, value: str) -> RedactedPart:
         """Add the value of a header."""
@@ -102,6 +114,11 @@ class RedactedPart:
 def redacted(text: str) -> str:
     """Return a text without the secrets in it."""
     return Redaction().text(text).removed()
+
+
+def redacted_beginning(data: bytes, length: int) -> str:
+    """Return the beginning of a body without secrets, also without the beginning of one."""
+    return redacted(data[: length + MAX_SECRET_BYTES].decode("utf-8", "replace"))[:length]
 
 
 def _quotable(secret: str) -> Iterator[str]:
