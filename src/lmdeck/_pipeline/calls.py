@@ -328,7 +328,10 @@ def _hide(error: LMStudioError, token: Secret) -> None:
 
 
 def _hide_quoted(error: APIError | StreamError, request: WireRequest) -> None:
-    """Remove other secrets that the server quoted: those of the request, and what is known by its name or format."""
+    """Remove other secrets that the server quoted.
+
+    These are the secrets of the request, and what is known by its name or format.
+    """
     from lmdeck._redaction.exchange import Redaction  # imported late: few requests fail
 
     redaction = Redaction()

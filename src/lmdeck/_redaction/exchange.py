@@ -39,7 +39,7 @@ class Redaction:
         return part
 
     def json(self, value: object) -> object:
-        """Return a decoded value without the secrets in it, and without those of the parts that were added before."""
+        """Return a decoded value without the secrets in it and those of the parts added before."""
         try:
             written = value if isinstance(value, str) else msgspec.json.encode(value).decode()
             shown = self.text(written).removed()

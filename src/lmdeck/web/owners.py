@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from lmdeck._text import storable_text
 from lmdeck.errors import ConfigurationError
 
 _NOTHING = object()
@@ -14,7 +15,8 @@ def owner_of(user: object) -> str | None:
 
     `user` is a text, an integer, a UUID, or an object with such an `id`.
 
-    None for an unknown user: None, an empty text, or an object whose `id` is None.
+    None for an unknown user: None, an empty text, an object whose `id` is None, or a text that no database can store (NUL, a
+    lone surrogate), which is not replaced, since two users would become one.
 
     Raises:
         ConfigurationError: `user` is of another type: credentials, for example, which must not be stored.
@@ -27,4 +29,5 @@ def owner_of(user: object) -> str | None:
             f"`auth` returned a {type(user).__name__}, which does not identify the user.",
             hint="Return the user's id: a text, an integer, a UUID, or an object with such an `id`.",
         )
-    return str(identity) or None
+    owner = str(identity)
+    return owner if owner and owner == storable_text(owner) else None

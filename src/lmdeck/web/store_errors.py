@@ -31,12 +31,14 @@ class ConversationsError(LMStudioError):
 
 @contextmanager
 def typed_errors(path: str) -> Iterator[None]:
-    """Translate errors of SQLite and of undecodable rows into a `ConversationsError`."""
+    """Translate errors of SQLite, of rows and of texts into a `ConversationsError`."""
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
         raise ConversationsError(_failure(path, error), hint=_HINTS.get(code)) from error
+    except UnicodeEncodeError as error:
+        raise ConversationsError(_failure(path, error), hint="Pass owners and keys without lone surrogates.") from error
     except msgspec.DecodeError as error:
         hint = "The file is from another version of lmdeck: update lmdeck, or pass the name of a new file."
         raise ConversationsError(_failure(path, error), hint=hint) from error

@@ -42,7 +42,7 @@ def user_named(name: str) -> Any:
     return {
         "none": None, "empty": "", "zero": 0, "one": 1, "ann": "ann", "uuid": uuid.UUID(int=5), "object": User(7),
         "anonymous": User(None), "true": True, "credentials": HTTPBasicCredentials(username="a", password="hunter2"),
-        "dict": {"sub": "x"}, "nothing": object(),
+        "dict": {"sub": "x"}, "nothing": object(), "half": "ann\ud83d", "nul": User("ann\0"),
     }[name]  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_a_site_answers_to_its_allowed_hosts(kind: str, fake: FakeLMStudio) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_unauthenticated_requests_are_401_everywhere(kind: str, fake: FakeLMStudio, tmp_path: Path) -> None:
     with serving(kind, fake, conversations=tmp_path / "c.sqlite3") as url:
-        for user in ("none", "empty", "anonymous"):
+        for user in ("none", "empty", "anonymous", "half", "nul"):
             for method, path in (
                 ("POST", "/ask"),
                 ("GET", "/"),
