@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from asking import Way
 from bodies import chunk
+from lmdeck.errors import APIError
 from lmdeck.testing import FakeLMStudio
 
 
@@ -67,3 +69,22 @@ def test_debug_without_logging_set_up_goes_to_stderr(
     monkeypatch.setattr(logging.getLogger("lmdeck"), "propagate", False)
     way.ask(hello.base_url, debug=True)
     assert " > POST " in capsys.readouterr().err
+
+
+SERVER_URL = "https://mcp.example/s-4711-quiet-path/mcp"
+
+
+def test_secrets_in_bodies_and_those_that_a_server_quotes_are_removed(caplog: pytest.LogCaptureFixture) -> None:
+    """From errors, and from the log of the request; what the server says otherwise stays."""
+    headers = {"X-Any": "quiet-header-4711"}
+    server = {"type": "ephemeral_mcp", "server_label": "x", "server_url": SERVER_URL, "headers": headers}
+    said = "The MCP server refused quiet-header-4711 and postgres://me:quiet-word-4711@db/x; max_tokens must be 1."
+    with FakeLMStudio(strict=False, cuts=False) as fake, fake.client(debug=True, retry_attempts=1) as lm:
+        fake.at("/api/v1/chat").body({"error": {"message": said}}, status=400)
+        with caplog.at_level(logging.DEBUG, logger="lmdeck"), pytest.raises(APIError) as caught:
+            lm.conversation("m", integrations=[server]).send("DB_PASSWORD=quiet-prompt-4711 for HOST=db")
+    error = caught.value
+    for text in (caplog.text, str(error), repr(error), json.dumps(error.body), str(error.args)):
+        assert "4711" not in text
+    assert "max_tokens must be 1" in error.message
+    assert "HOST=db" in caplog.text

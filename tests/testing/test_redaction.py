@@ -237,6 +237,10 @@ def test_a_token_is_known_by_its_format(begin: str, characters: str, length: int
         ("docker login -u me -p {} host", "docker login -u me -p (removed) host"),
         ("Server=db;Pwd={};Encrypt=true", "Server=db;Pwd=(removed);Encrypt=true"),
         ("deploy --api-key {} --region eu", "deploy --api-key (removed) --region eu"),
+        ("Log in as me, password {}.", "Log in as me, password (removed)."),
+        ("Das Passwort lautet {}.", "Das Passwort lautet (removed)."),
+        ("me:{}@tcp(db:1)/x", "me:(removed)@tcp(db:1)/x"),
+        ('{{"password": {{"label": "Pass", "value": "{}"}}}}', '{{"password": {{"label": "Pass", "value": "(removed)"}}}}'),
         ("My card PIN: 4711", "My card PIN: (removed)"),
         ("postgres://me:p/w#d@db/x", "postgres://me:(removed)@db/x"),
         ("?next=%2Fa%3Faccess_token%3D{}%26b", "?next=%2Fa%3Faccess_token%3D(removed)%26b"),
@@ -269,6 +273,7 @@ def test_a_secret_is_known_by_its_name_and_the_rest_stays(text: str, shown: str)
         '{"usage": {"prompt_tokens": 5}, "logprobs": {"content": [{"token": "Hello", "logprob": -0.1}]}, "stop": ["<|e|>"]}',
         '{"properties": {"password": {"type": "string", "description": "of the user"}}, "required": ["user", "password"]}',
         f'{{"url": "data:image/png;base64,{random_text(LETTERS, 900)}", "embedding": "{random_text(LETTERS, 60)}"}}',
+        "permissions:\n  id-token: write\n; CREATE TABLE t (password VARCHAR(255) NOT NULL); String token = lexer.nextToken();",
         "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUabc\n-----END CERTIFICATE-----",
     ],
 )  # fmt: skip

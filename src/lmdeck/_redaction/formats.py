@@ -55,6 +55,7 @@ _TOKENS = (
     r"[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",  # Discord
     r"[A-Za-z0-9]{14}\.atlasv1\.[\w-]{40,}",  # Terraform
     r"[ps]at\.?[\w-]{14,22}\.[A-Za-z0-9]{24,}(?:\.[A-Za-z0-9]{20})?",  # Airtable, Harness
+    r"oy2[a-z0-9]{43}(?![A-Za-z0-9])",  # NuGet
     r"A3-[A-Z0-9]{6}(?:-[A-Z0-9]{5,11}){3,5}",  # 1Password
     r"[sbr]\.[A-Za-z0-9]{24}(?![A-Za-z0-9])",  # Vault
     r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk",  # MaxMind

@@ -40,7 +40,6 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
 _URL_PART = re.compile(r"[^/?#&=]+")
 _PLAIN_URL_PART = re.compile(r"[a-z_-]{0,14}|v\d{1,2}")
 _SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-_SCHEMA_WORDS = frozenset({"type", "description", "enum", "anyOf", "oneOf", "allOf", "$ref"})
 _PLAIN_HEADERS = frozenset({
     "accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-encoding", "content-length",
     "content-type", "date", "host", "origin", "server", "user-agent", "vary",
@@ -196,13 +195,15 @@ class _Walk:
         around = _Place(
             name=place.name,
             path=place.path + "".join(f" {self._written(fields[each])}" for each in _ORDINALS if each in fields),
-            is_all_secret=place.level is Secrecy.YES and _SCHEMA_WORDS.isdisjoint(fields),
+            is_all_secret=place.is_all_secret
+            or (secrecy(place.name) is Secrecy.YES and place.name.lower().endswith("s")),
             is_of_server=place.is_of_server or "server_url" in fields,
             is_of_tokens=place.is_of_tokens or "logprob" in fields,
         )
         named = next((self._written(fields[each]) for each in _NAME_FIELDS if each in fields), "")
         for key, child in fields.items():
-            yield child, _field_place(named if named and key in _VALUE_FIELDS else key, around)
+            is_value = key in _VALUE_FIELDS
+            yield child, _field_place((named or around.name or key) if is_value else key, around)
 
     def _add_string(self, text: Text, place: _Place) -> None:
         if is_secret(place.name, text.text, place.level):

@@ -94,8 +94,8 @@ def header_secrecy(name: str) -> Secrecy:
     return Secrecy.YES if words[-1:] == ["key"] and _NO_KEY_OF.isdisjoint(words) else Secrecy.NO
 
 
-def is_short_code(name: str) -> bool:
-    """Whether the secret of a name may be a short number; tokens and keys are longer."""
+def is_memorable(name: str) -> bool:
+    """Whether people may have chosen the secret of a name, so that it may be a word or a PIN."""
     return not name.lower().endswith(("token", "key"))
 
 

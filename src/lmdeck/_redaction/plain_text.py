@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lmdeck._redaction.formats import tokens
-from lmdeck._redaction.names import MAX_NAME_CHARS, Secrecy, secrecy
+from lmdeck._redaction.names import MAX_NAME_CHARS, Secrecy, is_memorable, secrecy
 from lmdeck._redaction.values import (
     is_credentials,
     is_opaque,
@@ -34,7 +34,8 @@ _SECOND_WORDS = {"key", "code", "phrase"}
 """What follows another word in a sentence: "my API key is …"."""
 
 _ASSIGNED = re.compile(
-    r"(?P<tail>[\w.-]{0,40})[\])}]{0,2}\\{0,4}[\"'`]?(?P<mark>\s{0,3}(?::=|=>|=|:|\|)\s{0,3}|,[ ]?|[ ]is[ ]?:?[ ]|[ \t]{1,3})"
+    r"(?P<tail>[\w.-]{0,40})[\])}]{0,2}\\{0,4}[\"'`]?"
+    r"(?P<mark>\s{0,3}(?::=|=>|=|:|\|)\s{0,3}|,[ ]?|[ ](?:is|was|ist|lautet|est)[ ]?:?[ ]|[ \t]{1,3})"
     r"(?:\\{0,4}[\"'`](?P<quoted>[^\"'`\n\\]{1,4096})|(?P<bare>[^\s\"'`&,;<>()\[\]{}|\\#]{1,4096})(?P<call>[(\[]?))",
     re.ASCII,
 )
@@ -56,8 +57,14 @@ _USER_OPTION = re.compile(
     r"(?:\s-u\s?|--user[\s=])[\"']?[^\s:\"'=]{1,80}:([^\s\"']+)|\bsshpass\s{1,3}-p\s?[\"']?([^\s\"']+)"
 )
 _PASSWORD_OPTION = re.compile(
-    r"\b(?:login\b[^\n|;&]{0,200}?\s-p\s?|mysql\w{0,10}\b[^\n|;&]{0,200}?\s-p)[\"']?([^\s\"']+)"
+    r"\b(?:(?:login|ldap\w{1,10}|redis-cli)\b[^\n|;&]{0,200}?\s-[paw]\s?|mysql\w{0,10}\b[^\n|;&]{0,200}?\s-p)[\"']?([^\s\"']+)"
 )
+_IN_SENTENCE = re.compile(
+    r"\b(?:password|passwort|passphrase|passcode)\s(?=[^\s\"'=:(){}<>,;]{0,60}\d)([^\s\"'=:(){}<>,;]{6,60}\b)",
+    re.IGNORECASE,
+)
+_COOKIE_JAR = re.compile(r"\t(?:TRUE|FALSE)\t\d{1,12}\t[^\t\n]{1,200}\t([^\t\n]+)")
+_DATA_SOURCE = re.compile(r"\b[\w.-]{1,60}:([^\s:@/\"']{1,200})@(?:tcp|unix)\(")  # of drivers of Go
 _IDENTIFIED = re.compile(r"\bidentified by\s{1,3}[\"']([^\"'\n]{1,200})", re.IGNORECASE)  # SQL
 _PHRASE = re.compile(
     r"\b(?:seed|mnemonic|recovery)\b[^\n:=]{0,40}[:=]\s{0,3}[\"']?((?:[a-z]{3,8}\s{1,3}){11,23}[a-z]{3,8})",
@@ -77,7 +84,10 @@ _ELEMENTS = (
     re.compile(r"<arg_key>(?P<name>[^<]{1,100})</arg_key>\s{0,3}<arg_value>(?P<value>[^<]{1,4096})"),
     re.compile(r"form-data; name=\"(?P<name>[^\"\r\n]{1,100})\"\s{1,4}(?P<value>[^\r\n]{1,4096})"),
 )
-_MARKED = (_COOKIES, _LOGIN, _USER_OPTION, _PASSWORD_OPTION, _IDENTIFIED, _PHRASE, _DIGEST, _USER_INFO)
+_MARKED = (
+    _COOKIES, _COOKIE_JAR, _LOGIN, _USER_OPTION, _PASSWORD_OPTION, _IN_SENTENCE, _IDENTIFIED, _PHRASE, _DIGEST, _DATA_SOURCE,
+    _USER_INFO,
+)  # fmt: skip
 """Patterns whose group is a secret, whatever it is."""
 
 _URL_SECRETS = {"sig": Secrecy.YES, "signature": Secrecy.YES, "code": Secrecy.IF_OPAQUE, "key": Secrecy.IF_OPAQUE}
@@ -170,11 +180,12 @@ def _is_prose(quoted: str) -> bool:
 def _is_alone(text: str, begin: int, end: int, mark: str, value: str) -> bool:
     """Whether an assigned value is not a word of a sentence, or the name of another variable.
 
-    A word counts directly after `=`, and as the only one in its line (YAML).
+    A word counts directly after `=`, and for a password as the only one in its line (YAML).
     """
     if not is_word(value):
         return len(value) >= MIN_IN_SENTENCE or value.isdigit() or mark == "="
     if mark == "=":
         return value.isalpha()
-    line = text[text.rfind("\n", 0, begin) + 1 : begin] + text[end : end + 80].partition("\n")[0]
-    return mark.strip() == ":" and value.islower() and not line.strip(" \t\r-")
+    line = text[max(0, begin - 80) : begin].rpartition("\n")[2] + text[end : end + 80].partition("\n")[0]
+    is_line = not line.strip(" \t\r-")
+    return is_line and mark.strip() == ":" and value.islower() and is_memorable(text[begin : text.index(":", begin)])

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-from lmdeck._redaction.names import Secrecy, is_short_code, secrecy
+from lmdeck._redaction.names import Secrecy, is_memorable, secrecy
 
 REMOVED = "(removed)"
 MIN_OPAQUE_CHARS = 16
@@ -39,7 +39,7 @@ def is_secret(name: str, value: str, level: Secrecy | None = None) -> bool:
     if level is Secrecy.NO or is_placeholder(value):
         return False
     if _NUMBER.fullmatch(value) and len(value) < MIN_NUMBER_CHARS:
-        return is_short_code(name) and len(value) >= MIN_CODE_CHARS
+        return is_memorable(name) and len(value) >= MIN_CODE_CHARS
     return level is Secrecy.YES or is_opaque(value)
 
 
