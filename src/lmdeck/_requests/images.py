@@ -10,7 +10,6 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +69,6 @@ def checked_url(url: str, fixes: CompatibilityFixes) -> str:
             "images", f"An image of {pixels} pixels was scaled down to the {MAX_PIXELS} that LM Studio accepts."
         )
     return _uri(data, kind)
-
-
-def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
-    """Name the images of a request as a possible cause in the hint of an error without a reason."""
-    parts = (
-        part
-        for message in body.get("messages") or ()
-        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
-        for part in message["content"]
-    )
-    has_images = any(isinstance(part, Mapping) and part.get("type") == "image_url" for part in parts)
-    if has_images and error.hint == InvalidRequestError.default_hint:
-        error.hint = "The images may be the cause: try a smaller image (fewer pixels), or a vision model."
 
 
 def _decoded(url: str) -> bytes:

@@ -5,6 +5,9 @@ Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck._responses.error_patterns import (
     DAMAGED_FILE,
@@ -36,6 +39,7 @@ DAMAGED = (
     "LM Studio's stored answers are damaged: delete `.internal/api-prediction-history/packs` in its folder, send with "
     "`store=False`, or pass `recover=True` to a conversation to send its history again (bug tracker #1522)."
 )
+UNEXPLAINED = "The server does not say what is wrong: look at its log, and compare the request with one that worked."
 NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows those as `vlm`; or remove the images."
 
 # The first pattern found in "param: message" determines the hint.
@@ -347,7 +351,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
                 r"^\W*(object object|bad request|unknown error|error|invalid request|something went wrong)\W*$",
                 r"\bwithout a message\W*$",
             ),
-            "The server does not say what is wrong: look at its log, and compare the request with one that worked.",
+            UNEXPLAINED,
         ),
         (
             AnyPattern(r"\bunload\b", r"\bmodels?\b.{0,40}\bpinned\b"),
@@ -390,3 +394,16 @@ def hint_for_topic(message: str, kind: type[LMStudioError]) -> str | None:
 def hint_for_message(message: str) -> str | None:
     """Return the hint for an error message, or None if the hint of the error class fits."""
     return next((hint for phrase, hint in HINTS if phrase.search(message)), None)
+
+
+def suspect_images(error: InvalidRequestError, body: Mapping[str, Any]) -> None:
+    """Name the images of a request as a possible cause in the hint of an error without a reason."""
+    parts = (
+        part
+        for message in body.get("messages") or ()
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        for part in message["content"]
+    )
+    has_images = any(isinstance(part, Mapping) and part.get("type") == "image_url" for part in parts)
+    if has_images and error.hint in (InvalidRequestError.default_hint, UNEXPLAINED):
+        error.hint = "The images may be the cause: try a smaller image (fewer pixels), or a vision model."
