@@ -159,6 +159,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"tokens`? \+ `?max_new_tokens`? must be <=",  # TGI
             r"tokens exceed\b[^.\n]{0,40} limit of \d",  # Azure
             r"\btoken limit exceeded",
+            r"超[过出].{0,20}上下文|上下文.{0,20}超[过出]",  # "exceeds the context"
             r"(exceeds?|greater than|longer than) [^.\n]{0,40}\bmax(imum)?[ _](input|model|seq\w*|prompt|sequence)[ _]len",
             r"\bn_ctx\b[^.\n]{0,20} too small",
             r"\binput( \([^)\n]{0,40}\))? is too large to process",  # llama.cpp: longer than a batch of embeddings
@@ -283,7 +284,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     ),
     (AnyPattern(*FORGOTTEN, r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (AnyPattern(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"\bno such model",
-            r"\bno (model|instance)s?( was)? found", r"\binvalid model (name|id)\b",
+            r"\bno (model|instance)s?( was)? found(?! for endpoint)", r"\binvalid model (name|id)\b",
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
             r"no router for requested model", r"could not find real modelid",  # llama-swap
@@ -384,7 +385,9 @@ BROAD: list[tuple[AnyPattern, type[APIError]]] = [
     ),
     (
         AnyPattern(
-            r"\b(no|unknown|invalid|unsupported) (such )?(api )?(route|endpoint|path|url)\b", r"\bno route matched"
+            r"\b(no|unknown|invalid|unsupported) (such )?(api )?(route|endpoint|path|url)\b",
+            r"\bno route matched",
+            in_order("endpoint|route", "is not (supported|implemented|available)"),
         ),
         EndpointNotFoundError,
     ),
