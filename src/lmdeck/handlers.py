@@ -8,10 +8,9 @@ application reads. A handler may look at the call, refuse it by raising an `LMSt
 response with a `StreamObserver`, or answer it from recorded bytes with `ResponseStream.replay`.
 """
 
-from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream, StreamObserver
+from lmdeck._pipeline.calls import Call, Handler, HandlerFactory, R, ResponseStream, StreamObserver
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.retry import RetryPolicy
-from lmdeck._plans.session import HandlerFactory
 from lmdeck._transport import WireRequest
 
 __all__ = [

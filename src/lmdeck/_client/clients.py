@@ -18,9 +18,10 @@ from lmdeck._client.chat import AsyncChat, Chat
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._forking import on_fork
 from lmdeck._limits import FETCH_SECONDS, MAX_IMAGE_BYTES
+from lmdeck._pipeline.calls import HandlerFactory
 from lmdeck._pipeline.retry import RetryPolicy
 from lmdeck._pipeline.run_plan import drive, drive_async
-from lmdeck._plans.session import HandlerFactory, Session
+from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck.config import Settings

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -284,6 +284,9 @@ class Handler(Protocol):
     def __call__(self, call: Call[R], /) -> Plan[ResponseStream[R]]:
         """Return the plan."""
         ...
+
+
+HandlerFactory: TypeAlias = Callable[[Handler], Handler]
 
 
 class _RecordedResponse(Struct, frozen=True):

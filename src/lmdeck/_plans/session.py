@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from lmdeck._event_bus import EventBus
 from lmdeck._forking import on_fork
 from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import Limits
-from lmdeck._pipeline.calls import Call, Handler, R
+from lmdeck._pipeline.calls import Call, Handler, HandlerFactory, R
 from lmdeck._pipeline.concurrency import DEFAULT_LIMIT, NO_LIMIT, ConcurrencyLimit, FairSemaphore
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.exchange import Exchange, log_to_stderr
@@ -47,9 +47,6 @@ PROBE_SECONDS = 2.0
 MAX_UNCOMPILABLE = 1000
 PROBE_LIMITS = Limits(answer_bytes=1 << 20)
 _log = logging.getLogger("lmdeck.http")
-
-
-HandlerFactory: TypeAlias = Callable[[Handler], Handler]
 _RESERVED_HEADERS = {"authorization", "content-length", "content-type", "host", "transfer-encoding"}
 _HEADER_NAME = late_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2: token
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from lmdeck._client.clients import AsyncLMStudio, LMStudio
+if TYPE_CHECKING:
+    from lmdeck._client.clients import AsyncLMStudio, LMStudio
 
-Client = LMStudio | AsyncLMStudio
+Client: TypeAlias = "LMStudio | AsyncLMStudio"
 MAX_LABELS = 200
 OTHER = "other"
 

@@ -10,11 +10,11 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 from weakref import finalize
 
-from lmdeck._client.clients import AsyncLMStudio, LMStudio
 from lmdeck._usage_store import FailureRecord, GatewayStore, UsageRecord, open_store
 from lmdeck.events import RequestAbandoned, RequestFailed, RequestFinished
 from lmdeck.messages import Problem
 from lmdeck.observe.failure_recordings import RecordFailures
+from lmdeck.observe.listening import Client
 from lmdeck.stats import Usage
 
 __all__ = ["UsageRecords", "usage"]
@@ -27,9 +27,7 @@ PAUSE_SECONDS = 0.1
 class UsageRecords:
     """Records each answer and failure of a client until it is closed; also a context manager."""
 
-    def __init__(
-        self, client: LMStudio | AsyncLMStudio, store: GatewayStore, key: str, recorder: RecordFailures | None
-    ) -> None:
+    def __init__(self, client: Client, store: GatewayStore, key: str, recorder: RecordFailures | None) -> None:
         self.store = store
         self._close_store = finalize(self, store.close)  # also at the end of the program
         self._host = urlsplit(client.base_url).netloc
@@ -110,7 +108,7 @@ def _count_kinds(problems: Sequence[Problem]) -> Counter[tuple[str, str]]:
 
 
 def usage(
-    client: LMStudio | AsyncLMStudio,
+    client: Client,
     store: str | Path = "usage.db",
     *,
     key: str = "",
