@@ -423,7 +423,6 @@ STATUSES: dict[int, type[APIError]] = {
     408: ServerError,
     424: ServerError,  # TGI: the generation failed
     429: RateLimitError,
-    501: EndpointNotFoundError,
 }
 # The token counts of an overflow: a number and what it counts, the surest pattern first.
 NUMBER = r"(?P<count>\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?!\.?\d)"
