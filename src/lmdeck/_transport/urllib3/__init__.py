@@ -161,9 +161,10 @@ class Urllib3Response:
             self._connection.last_used = time.monotonic()
         if data and (self._response.length_remaining != 0 or self._is_coded):
             return data
-        if not self._finish():
+        with self._finishing:
+            self.has_ended, self._is_finished = not self._is_finished, True
+        if not self.has_ended:  # closed by another thread
             raise ConnectionLostError("The answer was closed before its end.")
-        self.has_ended = True
         self._response.release_conn()
         return data
 

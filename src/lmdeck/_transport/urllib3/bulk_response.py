@@ -126,13 +126,12 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         Raises:
             http.client.HTTPException: The head does not tell, or tells it in two ways.
         """
-        codings = [coding for coding in self._listed("transfer-encoding") if coding.lower() != "identity"]
-        lengths = set(self._listed("content-length"))
-        if [coding.lower() for coding in codings] not in ([], ["chunked"]):
+        codings, lengths = self._listed("transfer-encoding"), set(self._listed("content-length"))
+        if not {"chunked", "identity"}.issuperset(codings) or codings.count("chunked") > 1:
             raise http.client.HTTPException("the transfer coding is unknown")
         if len(lengths) > 1 or not all(map(_is_length, lengths)):
             raise http.client.HTTPException("the length is ambiguous or no number")
-        self.chunked = bool(codings)
+        self.chunked = "chunked" in codings
         self._decoder = ChunkedDecoder() if self.chunked else None
         self.length = int(lengths.pop()) if lengths and not self.chunked else None
         if self.status in {SWITCHING_PROTOCOLS, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
@@ -140,8 +139,9 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         self.will_close = self._check_close() or (not self.chunked and self.length is None)  # type: ignore[attr-defined]
 
     def _listed(self, name: str) -> list[str]:
-        """Return the values of a header, which may be repeated or a list."""
-        return [value.strip(" \t") for line in self.fields.getlist(name, ()) for value in line.split(",")]
+        """Return the values of a header in lower case; it may be repeated or a list."""
+        lines = self.fields.getlist(name, ())
+        return [value.strip(" \t").lower() for line in lines for value in line.split(",")] if lines else []
 
     def _read_status(self) -> tuple[str, int, str]:
         """Return the status line of the answer, skipping interim answers (RFC 9110, 15.2)."""
