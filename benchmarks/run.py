@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--quick | --rounds N] [--only NAME …] [--json FILE] [--html FILE] [--keep]
 
-Each job is measured in rounds in which the contenders take turns. A full run takes about ten minutes on two quiet cores, and
+Each job is measured in rounds in which the contenders take turns. A full run takes 10 to 15 minutes on two quiet cores, and
 half of that with `--rounds 3`, whose report is as complete, but noisier.
 """
 
