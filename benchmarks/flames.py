@@ -98,7 +98,7 @@ def line_of(frame: FrameType | None) -> tuple[str, int] | None:
     """Return file and number of the innermost line of lmdeck in a stack."""
     while frame is not None:
         if PACKAGE in Path(frame.f_code.co_filename).parents:
-            return frame.f_code.co_filename, frame.f_lineno
+            return frame.f_code.co_filename, frame.f_lineno or frame.f_code.co_firstlineno
         frame = frame.f_back
     return None
 
