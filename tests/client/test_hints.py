@@ -396,20 +396,25 @@ def test_an_embedding_model_that_cannot_be_known_is_asked_for_by_name(is_async: 
 
 @IS_ASYNC
 @pytest.mark.parametrize(
-    ("downloaded", "settings", "phase"),
-    [(50, {"total_timeout": 1.5}, "total"), (100, {"timeout": 1.5}, "idle"), (100, {"total_timeout": 1.5}, "total")],
+    ("status", "downloaded", "settings", "phase"),
+    [
+        ("paused", 50, {"total_timeout": 1.5}, "total"),
+        ("downloading", 100, {"timeout": 1.5}, "idle"),
+        ("downloading", 100, {"total_timeout": 1.5}, "total"),
+    ],
 )
 def test_a_download_that_does_not_end_is_not_waited_for_for_ever(
-    downloaded: int, settings: dict[str, Any], phase: str, is_async: bool
+    status: str, downloaded: int, settings: dict[str, Any], phase: str, is_async: bool
 ) -> None:
-    """`total_timeout` bounds the wait, and at 100 % `timeout` does; the error names the job."""
-    job = {"job_id": "job_1", "status": "downloading", "downloaded_bytes": downloaded, "total_size_bytes": 100}
+    """`total_timeout` bounds the wait, and at 100 % `timeout` does; the error names the job, and says if it is paused."""
+    job = {"job_id": "job_1", "status": status, "downloaded_bytes": downloaded, "total_size_bytes": 100}
     with Loopback(json_answer(job)) as server:
         for call in (lambda c: c.models.download("x"), lambda c: c.models.wait_for_download("job_1")):
             error = failure(server.url, call, is_async=is_async, **settings)
             assert isinstance(error, RequestTimeoutError)
             assert (error.phase, error.seconds) == (phase, 1.5)
             assert "job_1" in error.message + error.hint
+            assert ("paused" in error.message) == (status == "paused")
 
 
 @IS_ASYNC

@@ -227,6 +227,8 @@ def test_every_shape_is_read(
 def test_the_path_is_named() -> None:
     """Where a request was refused is part of the message."""
     assert api_error(400, {"error": "No"}, path="/v1/chat/completions").message == "/v1/chat/completions: No."
+    assert "embedding" in api_error(404, {"error": "No models loaded."}, path="/v1/embeddings").hint
+    assert "embedding" not in api_error(404, {"error": "No models loaded."}, path="/v1/chat/completions").hint
 
 
 # Messages of LM Studio and its kin, by the class that they mean, each with the status that it came with.
@@ -339,6 +341,7 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("Multiple models are loaded. Please specify a model.", "`model=`"),
         ("System role not supported", "order of the messages"),
         ("Unsupported image format: image/heic", "PNG, JPEG or WebP"),
+        ("Failed to find image for token at index 3", "PNG or JPEG"),
         ("Image size exceeds limit: 30 MB", "smaller image"),
         ("Error loading model: unknown model architecture: 'qwen4'", "update its runtime"),
         ("Failed to load model: the model is corrupted or incomplete", "download it again"),

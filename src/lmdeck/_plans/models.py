@@ -273,7 +273,8 @@ class _DownloadLimit:
         if self._deadline is None:
             return wanted
         if now >= self._deadline:
-            raise self._timed_out(f"The download {job.job_id} did not finish", "total", job.job_id)
+            what = "is paused and did" if job.status == "paused" else "did"
+            raise self._timed_out(f"The download {job.job_id} {what} not finish", "total", job.job_id)
         return min(wanted, self._deadline - now)
 
     def _timed_out(self, what: str, phase: TimeoutPhase, job_id: str | None) -> RequestTimeoutError:

@@ -28,7 +28,7 @@ from lmdeck._responses.error_patterns import (
     VALIDATION,
     AnyPattern,
 )
-from lmdeck._responses.hints import hint_for_message, hint_for_topic
+from lmdeck._responses.hints import EMBEDDING_MODEL, hint_for_message, hint_for_topic
 from lmdeck._responses.json_bodies import TEXT_CHARS, decoded_or_text
 from lmdeck._responses.proxy_pages import proxy_hint
 from lmdeck._secret import redact_url
@@ -38,6 +38,7 @@ from lmdeck.errors import (
     InvalidRequestError,
     LMStudioError,
     ModelNotFoundError,
+    NoModelLoadedError,
     ServerError,
     printable,
 )
@@ -61,7 +62,7 @@ def api_error(
         "code": info.code,
         "param": info.param,
         "body": decoded,
-        "hint": _hint(info, status, kind) or _redirect_hint(status, headers or {}),
+        "hint": _hint(info, status, kind) or _endpoint_hint(kind, path) or _redirect_hint(status, headers or {}),
         "retry_after": retry_after_seconds(headers or {}),
     }
     if kind is ModelNotFoundError:
@@ -167,6 +168,11 @@ def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
         return proxy
     message = _QUOTED_REQUEST.sub("", _with_param(info, always=True))
     return hint_for_message(message) or proxy or hint_for_topic(message, kind)
+
+
+def _endpoint_hint(kind: type[APIError], path: str) -> str | None:
+    """Return the hint of an error at this endpoint, or None if that of its class fits."""
+    return EMBEDDING_MODEL if kind is NoModelLoadedError and path.endswith("/embeddings") else None
 
 
 def _redirect_hint(status: int, headers: Mapping[str, str]) -> str | None:

@@ -104,9 +104,13 @@ FORGOTTEN = (
 )
 OUT_OF_MEMORY = (
     r"out ?of ?(?:\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
-    r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram)\b"
+    r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram|resources)\b"
 )
 MEDIA = r"(?:input_)?(?:image|vision|audio|video|multimodal)(?:_url| input| content| data)?s?"
+UNREAD_MEDIA = (
+    r"(?:failed|unable) to (?:get|find|load|decode|encode|process|preprocess|download|fetch) "
+    r"(?:the |this |loaded )?(?:image|audio|video)"
+)
 MODEL = r"models?|(?:inference |llm |lm )?engine|runner|runtime|backend|llama-server|weights|mlx|llm"
 PROCESS = (
     r"(?:engine|llama-server|model|server|runner|worker|runtime|backend|upstream|mlx)"
@@ -125,7 +129,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             rf"\bnot support(ed)? {MEDIA}",
             rf"\b{MEDIA}\b[^.\n]{{0,30}} (is|are|was|were) (not|only)\b",
             r"missing data required for image input",  # Ollama
-            r"(failed|unable) to (load|decode|process|preprocess|download|fetch) (the |this )?(image|audio|video)",
+            UNREAD_MEDIA,
             r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
             r"at most 0 (image|audio|video)",  # vLLM
             r"is not a (multimodal|vision)[ -]model",
@@ -184,6 +188,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             rf"\b({COULD_NOT}) to parse (the |your )?(messages|tools|tool call arguments|request|body)\b",
             r"\binvalid (json|tool[ _]call arguments)\b|\bnot valid json\b",
             r"^\[json\.exception\.type_error",  # llama.cpp
+            r"\bassistant response prefill is\b|\bassistant messages at the end of the list",  # llama.cpp, with status 500
             r"\bexpected '\w+' to be an?\b",
             rf"\b[a-z\d]+(_[a-z\d]+)+ must be {LIMITED}",
         ),

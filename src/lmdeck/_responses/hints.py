@@ -18,6 +18,7 @@ from lmdeck._responses.error_patterns import (
     TYPES,
     UNPARSED_CALL,
     UNREACHABLE,
+    UNREAD_MEDIA,
     AnyPattern,
     in_order,
 )
@@ -40,6 +41,9 @@ DAMAGED = (
     "`store=False`, or pass `recover=True` to a conversation to send its history again (bug tracker #1522)."
 )
 UNEXPLAINED = "The server does not say what is wrong: look at its log, and compare the request with one that worked."
+EMBEDDING_MODEL = (
+    "Load a model that `lmdeck models` shows as `embedding`: one that is shown as `llm` is refused (bug tracker #1908)."
+)
 NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows those as `vlm`; or remove the images."
 
 # The first pattern found in "param: message" determines the hint.
@@ -139,7 +143,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Start the server with the options that the message names, or leave out the tools and parameters that need them.",
     ),
     (
-        AnyPattern(r"failed to (load|decode|process) (the )?(image|audio|video)", r"cannot identify image"),
+        AnyPattern(UNREAD_MEDIA, r"cannot identify image"),
         "Check that the file is a complete image or audio file in a format that the server supports, such as PNG or JPEG.",
     ),
     (
