@@ -128,7 +128,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
         return kind
     if info.status is not None and status != info.status:
         return _kind_of_status(info, info.status)
-    if info.status is None and ENGINE.search(info.message):
+    if info.status is None and ENGINE.search(unquoted):
         return ServerError
     if status == 404 and (info.param or (VALIDATION.search(words) and not PATH.search(words))):  # mlx-lm #1693
         return ModelNotFoundError if info.param == "model" else InvalidRequestError
