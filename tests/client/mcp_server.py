@@ -6,6 +6,7 @@ import sys
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult
 
 server = MCPServer("test")
 
@@ -26,6 +27,12 @@ def get_place(name: str) -> dict[str, str]:
 def fail() -> str:
     """Fail."""
     raise ToolError("no such thing")
+
+
+@server.tool()
+def refuse() -> CallToolResult:
+    """Fail with facts and no text (langchain-mcp-adapters #619)."""
+    return CallToolResult(content=[], structured_content={"retry_after": 30}, is_error=True)
 
 
 if __name__ == "__main__":

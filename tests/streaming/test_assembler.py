@@ -182,6 +182,13 @@ def test_text_after_the_finish_reason_is_kept_and_told() -> None:
     assert [problem.code for problem in reply.problems] == ["text_late"]
 
 
+def test_a_finish_reason_that_is_no_reason_is_ignored() -> None:
+    """SGLang wrote None as text into every chunk (vercel/ai #2548)."""
+    reply, chunks = assemble(chunk({"content": "On"}, finish="None"), chunk({"content": "e"}, finish="stop"))
+    assert (reply.content, reply.finish_reason, reply.problems) == ("One", "stop", [])
+    assert [each.finish_reason for each in chunks if each.finish_reason] == ["stop"]
+
+
 @pytest.mark.parametrize("reason", ["tool_calls", "function_call"])
 def test_an_announced_call_that_never_came_is_told(reason: str) -> None:
     """LM Studio leaves a call out that it could not read."""

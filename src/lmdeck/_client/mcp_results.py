@@ -24,12 +24,17 @@ def read_tool_result(result: CallToolResult, name: str) -> object:
     parts = [_part(part) for part in result.content]
     if result.is_error:
         message = "\n".join(part for part in parts if isinstance(part, str) and part)
-        raise ToolFailed(message or f"The tool {name!r} failed.")
-    if not any(parts) and result.structured_content is not None:
-        return msgspec.json.encode(result.structured_content).decode()
+        raise ToolFailed(message or _structured(result) or f"The tool {name!r} failed.")
+    if not any(parts) and (structured := _structured(result)):
+        return structured
     if any(isinstance(part, Image) for part in parts):
         return parts
     return "\n".join(str(part) for part in parts)
+
+
+def _structured(result: CallToolResult) -> str:
+    """Return the structured content as JSON, or `""`."""
+    return "" if result.structured_content is None else msgspec.json.encode(result.structured_content).decode()
 
 
 def _part(part: Any) -> str | Image:  # one of MCP's content blocks, possibly of a later version

@@ -106,6 +106,21 @@ OUT_OF_MEMORY = (
     r"out ?of ?(?:\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
     r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram|resources)\b"
 )
+# llama.cpp refuses the request itself, in older versions with status 500.
+REFUSED = (
+    r"\bunsupported (param\w*|content|multimodal|tool|message|role)\b",
+    in_order(
+        r"(?:cannot|can't) (?:use|combine|specify|have)", r"tools?|grammar|json_schema|stream\w*|assistant messages"
+    ),
+    r"\bbut not both\b|\bis not supported with (tools|stream)",
+    r"\bonly (one|no) \w+( \w+)? is allowed\b",
+    r"\b(top_)?logprobs requires\b",
+    r"""^(missing|invalid) (['"]|tool|message)|^expected ['"]""",
+    r"""['"] must be (provided|an array|an object|a string)\b""",
+    r"""\bmust contain (either )?['"]""",
+    r"""\b(type|format) must be (one of|either)\b|'(type)?' (of \w+ )?must be '""",
+    r"\binput content cannot be empty|\boutput of tool call should be\b",
+)
 MEDIA = r"(?:input_)?(?:image|vision|audio|video|multimodal)(?:_url| input| content| data)?s?"
 UNREAD_MEDIA = (
     r"(?:failed|unable) to (?:get|find|load|decode|encode|process|preprocess|download|fetch) "
@@ -117,6 +132,8 @@ PROCESS = (
     r"(?:[ -](?:process|thread|command|runner))?"
 )
 COULD_NOT = r"failed|unable|could not|couldn't|cannot|can't"
+# The sides of an image are too short or too unequal for the model (mlx-engine #153).
+UNFIT_IMAGE = (r"\bheight:\d+ (and|or) width:\d+ must be\b", r"\baspect ratio must be\b")
 PLUGIN = AnyPattern(
     r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b", r"\bmcp (error|bridge|server url)\b"
 )
@@ -132,6 +149,8 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             UNREAD_MEDIA,
             r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
             r"at most 0 (image|audio|video)",  # vLLM
+            *UNFIT_IMAGE,
+            r"image features and image tokens do not match",  # the MLX engine (mlx-engine #325)
             r"is not a (multimodal|vision)[ -]model",
         ),
         InvalidRequestError,
@@ -364,6 +383,7 @@ BROAD: list[tuple[AnyPattern, type[APIError]]] = [
         ),
         ContextLengthError,
     ),
+    (AnyPattern(*REFUSED), InvalidRequestError),
     (
         AnyPattern(
             r"\bno (\w+ ){0,2}(deployment|router|server|peer|channel|provider|worker|backend|instance)s?\b.{0,60}\bmodel",

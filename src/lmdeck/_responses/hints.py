@@ -16,6 +16,7 @@ from lmdeck._responses.error_patterns import (
     MEDIA,
     PLUGIN,
     TYPES,
+    UNFIT_IMAGE,
     UNPARSED_CALL,
     UNREACHABLE,
     UNREAD_MEDIA,
@@ -54,6 +55,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
             rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available|loaded|installed|configured)",
             rf"\bnot support(ed)? {MEDIA}",
             r"required for image input",
+            rf"\bunsupported (content|multimodal)\b.{{0,20}}\b{MEDIA}\b",
             r"\bonly '?text\b.{0,40}\b(supported|accepted|allowed)",
             r"at most 0 (image|audio|video)",
             r"not a (multimodal|vision)",
@@ -67,6 +69,14 @@ HINTS: list[tuple[AnyPattern, str]] = [
     (
         AnyPattern(r"\bpixels?\b", r"image.{0,40}\b(too (large|big)|exceeds?)\b"),
         "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
+    ),
+    (
+        AnyPattern(*UNFIT_IMAGE),
+        "Send a larger image, or one whose sides differ less: the model cannot divide this one into patches.",
+    ),
+    (
+        AnyPattern(r"image features and image tokens"),
+        "The model's template has no place for images: update LM Studio and its runtime, or choose another vision model.",
     ),
     (
         AnyPattern(r"at most \d+ (image|audio|video)"),
@@ -93,7 +103,24 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Embed shorter texts, or start the server with a larger `--ubatch-size`, as large as its context.",
     ),
     (
-        AnyPattern(r"expected 'function' \| 'mcp'", r"\btools[.\[]\d+\]?[.]type\b", r"unsupported tool type"),
+        AnyPattern(r"\bbatch size \d+ > ", r"\bmaximum allowed batch size\b"),
+        "Send fewer texts at once, with a smaller `batch_size` of `lm.embed`, or start the server with a larger batch.",
+    ),
+    (
+        AnyPattern(r"\bunsupported param\w*:? '?tools?\b"),
+        "Start llama.cpp with `--jinja`, or update it: this server does not take tools. Or leave the tools out.",
+    ),
+    (
+        AnyPattern(r"\bcannot use tools with stream"),
+        "Use `send()` instead of `stream()`, or update the server: this version does not stream answers with tools.",
+    ),
+    (
+        AnyPattern(
+            r"expected 'function' \| 'mcp'",
+            r"'type' of tool must be",
+            r"\btools[.\[]\d+\]?[.]type\b",
+            r"unsupported tool type",
+        ),
         "Use only tools of the types function and mcp: the server does not support others.",
     ),
     (
@@ -171,7 +198,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
     (
         AnyPattern(
             r"\bdrop_params\b",
-            r"\bunsupportedparams",
+            r"\bunsupported ?param",
             r"not support (the )?(parameter|param|argument|field|option)s?\b",
         ),
         "Leave out the parameters that the message names: the model or the server behind the proxy does not have them.",
@@ -185,7 +212,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Hugging Face, or LM Studio's proxy to it, refused: check the name, accept the license there, or try again later.",
     ),
     (
-        AnyPattern(r"not support (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
+        AnyPattern(r"not (support|expose|have) (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
         "Omit `reasoning`, or use a reasoning model.",
     ),
     (

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TOOL_CALL_MISSING = "`tool_choice` demanded a tool call, but the model did not make one."
 TOOL_CALL_ANNOUNCED = "The finish reason is a tool call, but the server did not send one."
 CALL_REASONS = ("tool_calls", "function_call")
+NO_REASONS = ("None", "null")  # written as text in every chunk by SGLang (vercel/ai #2548)
 TEXT_LATE = "Text arrived after the finish reason."
 REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
@@ -354,7 +355,7 @@ class ChatAssembler:
     def _finish(self, reason: str, chunks: list[Chunk]) -> None:
         """Read a finish reason, after which no call continues; only the first one counts."""
         following = NEXT.get((self._stage, "finish_reason"))
-        if following is None:
+        if following is None or reason in NO_REASONS:
             return
         if self._text_parser is not None:
             first = len(chunks)
