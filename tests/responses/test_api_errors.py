@@ -402,6 +402,9 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("height:17 or width:134 must be larger than factor:28", "larger image"),
         ("Image features and image tokens do not match: tokens: 0, features 64", "another vision model"),
         ("Model 'x' does not expose reasoning configuration.", "`reasoning`"),
+        ("Invalid input the last message must be a user message or tool message.", "order of the messages"),
+        ("The encrypted content gAAA could not be verified.", "reasoning items"),
+        ("Model with identifier 'm' already exists.", "unload it first"),
         ("something else", "Correct the field"),
     ],
 )

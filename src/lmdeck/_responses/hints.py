@@ -255,6 +255,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
             r"\bsystem (message|role)\b.{0,60}\b(beginning|first|start)\b",
             r"(tool|assistant) (message|role)\b.{0,60}\b(must|should) (follow|be preceded|come)",
             r"must be a response to a preceding",
+            r"\blast message must be\b",
             r"unexpected (role|`?tool_use_id`?)",
             r"got system\b",
             r"\bsystem role\b.{0,20}\bnot supported",
@@ -271,6 +272,14 @@ HINTS: list[tuple[AnyPattern, str]] = [
             r"\bincompatible with\b|\bmutually exclusive\b",
         ),
         "Send only one of the two options that the message names.",
+    ),
+    (
+        AnyPattern(r"\bencrypted[ _]content\b"),
+        "Leave the reasoning items out of `input`: the server cannot read those of an earlier answer.",
+    ),
+    (
+        AnyPattern(r"\bmodel\b.{0,120}\balready (exists|loaded)\b"),
+        "The model is loaded: use it (`lmdeck models` lists its instances), or unload it first.",
     ),
     (
         AnyPattern(r"tool_choice"),
