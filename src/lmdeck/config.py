@@ -33,7 +33,7 @@ from lmdeck._settings.sources import (
 from lmdeck.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
-    from lmdeck._client_settings import ClientSettings as ClientSettings
+    from lmdeck._settings.keywords import ClientSettings as ClientSettings
 
 __all__ = ["ClientSettings", "Secret", "Settings", "check_setting", "did_you_mean", "redact_url"]
 
@@ -152,9 +152,9 @@ def __getattr__(name: str) -> object:
     """Import `ClientSettings` on first use: no client needs it, and its annotations take time."""
     if name != "ClientSettings":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lmdeck import _client_settings
+    from lmdeck._settings import keywords
 
-    return _client_settings.ClientSettings
+    return keywords.ClientSettings
 
 
 def check_setting(name: str, value: object, origin: str) -> None:

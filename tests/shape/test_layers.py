@@ -14,7 +14,6 @@ LAYERS: dict[str, int] = {
     "lmdeck._late_patterns": 0,
     "lmdeck._limits": 0,
     "lmdeck._redaction": 0,
-    "lmdeck._client_settings": 0,
     "lmdeck._secret": 0,
     "lmdeck._settings": 0,
     "lmdeck._text": 0,
