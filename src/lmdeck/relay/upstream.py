@@ -20,7 +20,7 @@ from lmdeck._requests.base_url import BaseURL
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Timeouts, Transport
 from lmdeck.config import ClientSettings, Settings
 from lmdeck.errors import LMStudioError, RequestTimeoutError, TransportError
-from lmdeck.relay import RelayReader, Route, begin, error_answer, route_of
+from lmdeck.relay import ErrorAnswer, RelayReader, Route, begin, error_answer, route_of
 
 MAX_SERVERS = 64
 ADDRESS = ("base_url", "host", "port")
@@ -132,6 +132,30 @@ class _UpstreamBase(Generic[T]):
                 session = self._sessions[root] = Session(msgspec.structs.replace(self.settings, base_url=root))
         return route, session
 
+    def _failure(self, error: LMStudioError, route: Route, limits: ClientTimeouts) -> ErrorAnswer:
+        """Return the response for a failure.
+
+        Raises:
+            ClientTimeoutError: A time limit of the calling client was exceeded.
+        """
+        if limits.caused(error, self._timeouts):
+            raise ClientTimeoutError(error) from error
+        return error_answer(route.kind, error)
+
+    def _last_event(self, error: LMStudioError, reader: RelayReader, limits: ClientTimeouts) -> bytes:
+        """Return the event that ends a stream with an error.
+
+        Raises:
+            ClientTimeoutError: A time limit of the calling client was exceeded.
+            LMStudioError: The wire format has no error event.
+        """
+        if limits.caused(error, self._timeouts):
+            raise ClientTimeoutError(error) from error
+        written = reader.error_event(error)
+        if not written:
+            raise error
+        return written
+
 
 class Upstream(_UpstreamBase[Transport]):
     """The upstream of a sync client."""
@@ -150,9 +174,7 @@ class Upstream(_UpstreamBase[Transport]):
             plan = begin(session, method, route, headers, body, limits.over(self._timeouts))
             answer = drive(plan, self._open_transport())
         except LMStudioError as error:
-            if limits.caused(error, self._timeouts):
-                raise ClientTimeoutError(error) from error
-            failed = error_answer(route.kind, error)
+            failed = self._failure(error, route, limits)
             return RelayedResponse(status=failed.status, headers=failed.headers, chunks=_once(failed.body))
         reader = cast("RelayReader", answer.reader)
         chunks = self._chunks(answer, reader, limits)
@@ -193,7 +215,7 @@ class Upstream(_UpstreamBase[Transport]):
             if answer.is_live:
                 response.drain()
         except LMStudioError as error:
-            yield _ending(error, reader, limits, self._timeouts)
+            yield self._last_event(error, reader, limits)
         finally:
             answer.close()
 
@@ -220,9 +242,7 @@ class AsyncUpstream(_UpstreamBase[AsyncTransport]):
             plan = begin(session, method, route, headers, body, limits.over(self._timeouts))
             answer = await drive_async(plan, self._open_transport())
         except LMStudioError as error:
-            if limits.caused(error, self._timeouts):
-                raise ClientTimeoutError(error) from error
-            failed = error_answer(route.kind, error)
+            failed = self._failure(error, route, limits)
             return AsyncRelayedResponse(status=failed.status, headers=failed.headers, chunks=_once_async(failed.body))
         reader = cast("RelayReader", answer.reader)
         chunks = self._chunks(answer, reader, limits)
@@ -266,24 +286,9 @@ class AsyncUpstream(_UpstreamBase[AsyncTransport]):
             if answer.is_live:
                 await response.drain()
         except LMStudioError as error:
-            yield _ending(error, reader, limits, self._timeouts)
+            yield self._last_event(error, reader, limits)
         finally:
             answer.close()
-
-
-def _ending(error: LMStudioError, reader: RelayReader, limits: ClientTimeouts, own: Timeouts) -> bytes:
-    """Return the event that ends a stream with an error.
-
-    Raises:
-        ClientTimeoutError: A time limit of the calling client was exceeded.
-        LMStudioError: The wire format has no error event.
-    """
-    if limits.caused(error, own):
-        raise ClientTimeoutError(error) from error
-    written = reader.error_event(error)
-    if not written:
-        raise error
-    return written
 
 
 def _once(body: bytes) -> Generator[bytes, None, None]:
