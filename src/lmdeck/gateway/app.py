@@ -31,7 +31,7 @@ from lmdeck.gateway.http import (
     Access,
     Endpoint,
     HTTPAnswer,
-    IncomingRequest,
+    HTTPRequest,
     error_response,
     json_answer,
     json_object,
@@ -215,7 +215,7 @@ class Gateway:
         if scope["type"] != "http":
             return
         scope = self._canonical(scope)
-        incoming = IncomingRequest(scope, receive, self.config.limits)
+        incoming = HTTPRequest(scope, receive, self.config.limits)
         own = self._routes.find(incoming.method, incoming.path)
         # Pages of other sites cannot send PUT, and are refused by their origin; an upload is not JSON.
         is_upload = own is not None and incoming.headers.get("content-type", "").startswith("multipart/form-data")
@@ -262,7 +262,7 @@ class Gateway:
             return scope
         return {**scope, "method": method, "path": canonical, "raw_path": quote(canonical).encode()}
 
-    async def _own_answer(self, incoming: IncomingRequest, endpoint: Endpoint, access: Access) -> HTTPAnswer:
+    async def _own_answer(self, incoming: HTTPRequest, endpoint: Endpoint, access: Access) -> HTTPAnswer:
         """Return the answer of one of the gateway's own endpoints, if the client may use it."""
         kind: Kind = "messages" if incoming.path == COUNT_TOKENS else "other"
         try:
@@ -281,7 +281,7 @@ class Gateway:
             _log.exception("%s %s failed", incoming.method, incoming.path)
             return error_response(kind, internal_error(error))
 
-    async def _relay(self, incoming: IncomingRequest, receive: Receive, send: Send) -> None:
+    async def _relay(self, incoming: HTTPRequest, receive: Receive, send: Send) -> None:
         """Relay a request to a host, and stop it when the client leaves."""
         relayed = RelayedRequest(self, incoming, AnswerSender(incoming.scope, send, self.clock))
         self.deliveries.add(relayed.delivery)
@@ -384,13 +384,13 @@ class Gateway:
 
     # --- own endpoints ---
 
-    async def _count_tokens(self, incoming: IncomingRequest) -> HTTPAnswer:
+    async def _count_tokens(self, incoming: HTTPRequest) -> HTTPAnswer:
         """Answer Anthropic's `count_tokens` by an estimate, calibrated by the model's answers."""
         body = await incoming.body()
         return json_answer({"input_tokens": count_tokens(self.estimator, json_object(body), len(body))})
 
 
-async def _health(_: IncomingRequest) -> HTTPAnswer:
+async def _health(_: HTTPRequest) -> HTTPAnswer:
     return json_answer({"status": "ok"})
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from lmdeck.errors import InvalidRequestError
 from lmdeck.gateway.config import Config
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest, json_answer
 
 __all__ = ["ControlGateway", "control_routes"]
 
@@ -45,7 +45,7 @@ def control_routes(gateway: ControlGateway) -> Iterator[tuple[str, str, Endpoint
     yield "POST", "/gateway/hosts/{name}/drain", partial(_drain, gateway), "operator"
 
 
-async def _cancel(gateway: ControlGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _cancel(gateway: ControlGateway, incoming: HTTPRequest) -> HTTPAnswer:
     """End an open request with an error in its format."""
     request_id = incoming.params["id"]
     if not await gateway.cancel(request_id):
@@ -55,7 +55,7 @@ async def _cancel(gateway: ControlGateway, incoming: IncomingRequest) -> HTTPAns
     return json_answer({"cancelled": request_id})
 
 
-async def _drain(gateway: ControlGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _drain(gateway: ControlGateway, incoming: HTTPRequest) -> HTTPAnswer:
     """Drain a host, or return it to rotation, until the next start."""
     name = incoming.params["name"]
     config = gateway.config

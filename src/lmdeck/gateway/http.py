@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._incoming.disconnect import ClientGoneError
-from lmdeck._incoming.headers import joined_headers
+from lmdeck._incoming.messages import IncomingRequest
 from lmdeck.errors import APIError, InvalidRequestError, LMStudioError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import LimitsConfig
@@ -22,7 +22,7 @@ from lmdeck.relay import Kind, error_answer
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Access", "Endpoint", "HTTPAnswer", "IncomingRequest", "error_response", "json_answer"]
+__all__ = ["Access", "Endpoint", "HTTPAnswer", "HTTPRequest", "error_response", "json_answer"]
 
 Access: TypeAlias = Literal["open", "key", "operator"]
 JSON_TYPE = "application/json"
@@ -49,25 +49,13 @@ def error_response(kind: Kind, error: LMStudioError, headers: Mapping[str, str] 
     return HTTPAnswer(status=answer.status, headers={**answer.headers, **repeat, **(headers or {})}, body=answer.body)
 
 
-class IncomingRequest:
-    """A request of a client, as it arrives.
-
-    Header names are in lower case; `params` are the path parameters of one of the gateway's own endpoints.
-    """
+class HTTPRequest(IncomingRequest):
+    """A request to the gateway, with its sender and a bounded body; `params` are those of one of its own endpoints."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: LimitsConfig) -> None:
-        self.scope = scope
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.params: Mapping[str, str] = {}
+        super().__init__(scope, receive, {})
         self.principal = Principal()
-        self._receive = receive
         self._limits = limits
-
-    @cached_property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; repeated ones are joined."""
-        return joined_headers(self.scope["headers"])
 
     def forget_headers(self) -> None:
         """Release the headers when nothing reads them any more."""
@@ -123,7 +111,7 @@ class IncomingRequest:
         try:
             async with asyncio.timeout(seconds):
                 while True:
-                    message = await self._receive()
+                    message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGoneError
                     size += len(message.get("body", b""))
@@ -181,7 +169,7 @@ def object_or_empty(body: bytes) -> dict[str, Any]:
     return {}
 
 
-Endpoint: TypeAlias = Callable[[IncomingRequest], Awaitable[HTTPAnswer]]
+Endpoint: TypeAlias = Callable[[HTTPRequest], Awaitable[HTTPAnswer]]
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -22,7 +22,7 @@ from lmdeck.gateway.config import Config
 from lmdeck.gateway.config_file import read_configuration
 from lmdeck.gateway.control import control_routes
 from lmdeck.gateway.host_pool import HostPool
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest
 from lmdeck.gateway.listings import listing_routes
 from lmdeck.gateway.management import management_routes
 from lmdeck.gateway.metrics import GatewayMetrics
@@ -78,7 +78,7 @@ class AnyHub(Router, Protocol):
         """Return the endpoints that the hub answers: method, path, and who may use them."""
         ...
 
-    def answer(self, incoming: IncomingRequest) -> Awaitable[HTTPAnswer]:
+    def answer(self, incoming: HTTPRequest) -> Awaitable[HTTPAnswer]:
         """Answer a request for one of them."""
         ...
 
@@ -128,7 +128,7 @@ class Hub(HostPool):
         """Return the endpoints that the hub answers."""
         return [(method, path, access) for method, path, _, access in self._endpoints()]
 
-    async def answer(self, incoming: IncomingRequest) -> HTTPAnswer:
+    async def answer(self, incoming: HTTPRequest) -> HTTPAnswer:
         """Answer a request for one of them, whose access has been checked."""
         found = self._routes.find(incoming.method, incoming.path)
         assert found is not None, incoming.path
@@ -186,5 +186,5 @@ class Hub(HostPool):
         except LMStudioError as error:
             _log.error("the configuration was not changed: %s", error)
 
-    async def _metrics_page(self, _: IncomingRequest) -> HTTPAnswer:
+    async def _metrics_page(self, _: HTTPRequest) -> HTTPAnswer:
         return self._metrics.page(await self.status())

@@ -10,7 +10,7 @@ from lmdeck.errors import ModelNotFoundError
 from lmdeck.gateway.admission import Principal
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest, json_answer
 from lmdeck.model_info import ModelInfo
 
 __all__ = ["listing_routes"]
@@ -33,11 +33,11 @@ def listing_routes(gateway: ListingGateway) -> Iterator[tuple[str, str, Endpoint
             yield "GET", f"{path}/{{model:path}}", partial(_find, gateway, api), "key"
 
 
-async def _list(gateway: ListingGateway, api: str, incoming: IncomingRequest) -> HTTPAnswer:
+async def _list(gateway: ListingGateway, api: str, incoming: HTTPRequest) -> HTTPAnswer:
     return json_answer(list_models(api, gateway.hosts, gateway.config, incoming.principal))
 
 
-async def _find(gateway: ListingGateway, api: str, incoming: IncomingRequest) -> HTTPAnswer:
+async def _find(gateway: ListingGateway, api: str, incoming: HTTPRequest) -> HTTPAnswer:
     name = incoming.params["model"]
     return json_answer(find_model(api, name, gateway.hosts, gateway.config, incoming.principal))
 

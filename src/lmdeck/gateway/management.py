@@ -13,7 +13,7 @@ from lmdeck.gateway.dispatcher import read_on
 from lmdeck.gateway.errors import no_host_available
 from lmdeck.gateway.host_pool import HostPool
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_object, object_or_empty
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest, json_object, object_or_empty
 from lmdeck.relay import RelayReader, Route, pass_on, route_of
 
 __all__ = ["management_routes"]
@@ -37,7 +37,7 @@ def management_routes(pool: HostPool, *, for_operators: bool) -> Iterator[tuple[
     yield "GET", f"{DOWNLOAD}/status/{{job}}", partial(_download_status, pool, jobs), access
 
 
-async def _load(pool: HostPool, incoming: IncomingRequest) -> HTTPAnswer:
+async def _load(pool: HostPool, incoming: HTTPRequest) -> HTTPAnswer:
     """Load a model on the host that the client names, or on the least busy one that has it."""
     body = await incoming.body()
     model = _required(body, "model")
@@ -45,7 +45,7 @@ async def _load(pool: HostPool, incoming: IncomingRequest) -> HTTPAnswer:
     return await _passed(pool, host, incoming, body)
 
 
-async def _unload(pool: HostPool, incoming: IncomingRequest) -> HTTPAnswer:
+async def _unload(pool: HostPool, incoming: HTTPRequest) -> HTTPAnswer:
     """Unload an instance on the host that the client names, or on the first one that has it."""
     body = await incoming.body()
     instance = _required(body, "instance_id")
@@ -54,7 +54,7 @@ async def _unload(pool: HostPool, incoming: IncomingRequest) -> HTTPAnswer:
     return await _passed(pool, host, incoming, body)
 
 
-async def _download(pool: HostPool, jobs: dict[str, Host], incoming: IncomingRequest) -> HTTPAnswer:
+async def _download(pool: HostPool, jobs: dict[str, Host], incoming: HTTPRequest) -> HTTPAnswer:
     """Download a model on the host that the client names, or on the least busy one."""
     body = await incoming.body()
     host = _host(pool, incoming, lambda _: True, "")
@@ -67,13 +67,13 @@ async def _download(pool: HostPool, jobs: dict[str, Host], incoming: IncomingReq
     return answer
 
 
-async def _download_status(pool: HostPool, jobs: dict[str, Host], incoming: IncomingRequest) -> HTTPAnswer:
+async def _download_status(pool: HostPool, jobs: dict[str, Host], incoming: HTTPRequest) -> HTTPAnswer:
     host = jobs.get(incoming.params["job"])
     host = _host(pool, incoming, lambda _: True, "") if host is None or CHOSEN in incoming.headers else host
     return await _passed(pool, host, incoming, b"")
 
 
-def _host(pool: HostPool, incoming: IncomingRequest, fits: Callable[[Host], bool], what: str) -> Host:
+def _host(pool: HostPool, incoming: HTTPRequest, fits: Callable[[Host], bool], what: str) -> Host:
     """Return the host for a request.
 
     Raises:
@@ -98,7 +98,7 @@ def _host(pool: HostPool, incoming: IncomingRequest, fits: Callable[[Host], bool
     return min(fitting, key=lambda host: (host.config.drain, sum(host.running.values()) / host.config.weight))
 
 
-async def _passed(pool: HostPool, host: Host, incoming: IncomingRequest, body: bytes) -> HTTPAnswer:
+async def _passed(pool: HostPool, host: Host, incoming: HTTPRequest, body: bytes) -> HTTPAnswer:
     """Pass a request on to a host, and return the answer; fetch its model list after a change."""
     route = route_of(incoming.method, incoming.url)
     answer = await _whole_answer(host, incoming.method, route, body)

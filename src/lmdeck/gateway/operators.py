@@ -13,7 +13,7 @@ from lmdeck.errors import APIError, AuthenticationError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
 from lmdeck.gateway.hosts import Host
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest, json_answer
 
 __all__ = ["OperatorGateway", "Operators", "operator_routes"]
 
@@ -47,7 +47,7 @@ class Operators:
     def __init__(self, config: AdminConfig) -> None:
         self._token = config.token
 
-    def check(self, incoming: IncomingRequest) -> None:
+    def check(self, incoming: HTTPRequest) -> None:
         """Check that an operator sent a request.
 
         Raises:
@@ -92,7 +92,7 @@ def operator_routes(gateway: OperatorGateway) -> Iterator[tuple[str, str, Endpoi
     yield "PUT", "/gateway/config", partial(_configure, gateway), "operator"
 
 
-async def _ready(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
+async def _ready(gateway: OperatorGateway, _: HTTPRequest) -> HTTPAnswer:
     usable = sum(host.is_usable for host in gateway.hosts)
     is_ready = usable > 0 and not gateway.is_draining
     body = {
@@ -104,15 +104,15 @@ async def _ready(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
     return json_answer(body, 200 if is_ready else 503)
 
 
-async def _status(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
+async def _status(gateway: OperatorGateway, _: HTTPRequest) -> HTTPAnswer:
     return json_answer(await gateway.status())
 
 
-async def _config(gateway: OperatorGateway, _: IncomingRequest) -> HTTPAnswer:
+async def _config(gateway: OperatorGateway, _: HTTPRequest) -> HTTPAnswer:
     return json_answer(to_builtins(gateway.config))
 
 
-async def _configure(gateway: OperatorGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _configure(gateway: OperatorGateway, incoming: HTTPRequest) -> HTTPAnswer:
     """Use the configuration in the body, TOML or JSON, until the next start."""
     text = (await incoming.body()).decode("utf-8", "replace")
     await gateway.reconfigure(Config.replacement(text, "The request"))

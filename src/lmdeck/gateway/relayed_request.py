@@ -15,7 +15,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import AdmissionRefused, AdmissionRequest, AdmittedRequest, RequestOutcome
 from lmdeck.gateway.answer_sender import AnswerSender
 from lmdeck.gateway.errors import internal_error, shutting_down
-from lmdeck.gateway.http import IncomingRequest, error_response
+from lmdeck.gateway.http import HTTPRequest, error_response
 from lmdeck.gateway.request_handlers import AnyGateway, GatewayAnswer, GatewayRequest, HostChunks
 from lmdeck.relay import route_of
 
@@ -35,7 +35,7 @@ class RelayGateway(AnyGateway, Protocol):
 class RelayedRequest:
     """One relayed request."""
 
-    def __init__(self, gateway: RelayGateway, incoming: IncomingRequest, delivery: AnswerSender) -> None:
+    def __init__(self, gateway: RelayGateway, incoming: HTTPRequest, delivery: AnswerSender) -> None:
         self.gateway = gateway
         self.incoming = incoming
         self.delivery = delivery

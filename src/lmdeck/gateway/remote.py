@@ -20,7 +20,7 @@ from lmdeck.errors import LMStudioError
 from lmdeck.gateway.admission import Principal, RequestOutcome
 from lmdeck.gateway.config import Config, HostConfig
 from lmdeck.gateway.host_client import HostClient
-from lmdeck.gateway.http import Access, HTTPAnswer, IncomingRequest
+from lmdeck.gateway.http import Access, HTTPAnswer, HTTPRequest
 from lmdeck.gateway.hub import Hub, Server, ServerState
 from lmdeck.gateway.link import Link
 from lmdeck.gateway.request_history import Bucket
@@ -150,7 +150,7 @@ class RemoteHub:
         routes: Sequence[tuple[str, str, Access]] = await self._link.call("routes")
         return routes
 
-    async def answer(self, incoming: IncomingRequest) -> HTTPAnswer:
+    async def answer(self, incoming: HTTPRequest) -> HTTPAnswer:
         """Answer a request for one of them."""
         scope = {name: incoming.scope.get(name) for name in ("method", "path", "raw_path", "query_string", "headers")}
         answer: HTTPAnswer = await self._link.call("answer", scope, await incoming.body(), incoming.principal)
@@ -258,7 +258,7 @@ class WorkerProcess:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        incoming = IncomingRequest({"type": "http", **scope}, receive, self._hub.config.limits)
+        incoming = HTTPRequest({"type": "http", **scope}, receive, self._hub.config.limits)
         incoming.principal = principal
         return await self._hub.answer(incoming)
 

@@ -23,7 +23,7 @@ from lmdeck.gateway.batch.runner import BatchRunner
 from lmdeck.gateway.batch.uploads import Upload, boundary_of
 from lmdeck.gateway.config import Config
 from lmdeck.gateway.durations import seconds_of
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest, json_answer, json_object
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest, json_answer, json_object
 
 __all__ = ["batch_routes"]
 
@@ -53,7 +53,7 @@ def batch_routes(gateway: FilesGateway) -> Iterator[tuple[str, str, Endpoint, Ac
     yield "POST", "/v1/batches/{id}/cancel", partial(_cancel, gateway), "key"
 
 
-async def _upload(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _upload(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     limits, store = gateway.config.batches, gateway.batches.store
     boundary = boundary_of(incoming.headers.get("content-type", ""))
     used = await asyncio.to_thread(store.bytes_of, incoming.principal.name)
@@ -86,7 +86,7 @@ def _key_is_full(limit: int) -> InvalidRequestError:
     )
 
 
-async def _received(incoming: IncomingRequest, boundary: str, path: Path, limit: int) -> Upload:
+async def _received(incoming: HTTPRequest, boundary: str, path: Path, limit: int) -> Upload:
     """Read a form as it arrives, writing its file to `path`."""
     upload = Upload(boundary, path)
     try:
@@ -141,7 +141,7 @@ def _seconds(value: Any, field: str) -> int:
     return seconds
 
 
-async def _list_files(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _list_files(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     query = incoming.query
     page = await asyncio.to_thread(
         gateway.batches.store.files,
@@ -154,17 +154,17 @@ async def _list_files(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPA
     return _listed(page)
 
 
-async def _file(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _file(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     return json_answer((await _found_file(gateway.batches.store, incoming)).to_openai())
 
 
-async def _delete_file(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _delete_file(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     file = await _found_file(gateway.batches.store, incoming)
     await asyncio.to_thread(gateway.batches.store.delete_file, file.id)
     return json_answer({"id": file.id, "object": "file", "deleted": True})
 
 
-async def _content(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _content(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     store = gateway.batches.store
     file = await _found_file(store, incoming)
     headers = {"content-type": "application/octet-stream", "content-length": str(file.bytes)}
@@ -177,7 +177,7 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def _create(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _create(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     store, owner = gateway.batches.store, incoming.principal.name
     body = json_object(await incoming.body())
     file_id = body.get("input_file_id")
@@ -246,18 +246,18 @@ def _batch_of(body: Mapping[str, Any], file: StoredFile, owner: str) -> Batch:
     )
 
 
-async def _list_batches(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _list_batches(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     query = incoming.query
     store = gateway.batches.store
     page = await asyncio.to_thread(store.batches, incoming.principal.name, query.get("after"), _limit(query, 20))
     return _listed(page)
 
 
-async def _batch(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _batch(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     return json_answer((await _found_batch(gateway.batches.store, incoming)).to_openai())
 
 
-async def _cancel(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _cancel(gateway: FilesGateway, incoming: HTTPRequest) -> HTTPAnswer:
     store = gateway.batches.store
     batch = await _found_batch(store, incoming)
     if batch.is_over or batch.status == "finalizing":
@@ -275,7 +275,7 @@ async def _cancel(gateway: FilesGateway, incoming: IncomingRequest) -> HTTPAnswe
     return json_answer(changed.to_openai())
 
 
-async def _found_file(store: BatchStore, incoming: IncomingRequest) -> StoredFile:
+async def _found_file(store: BatchStore, incoming: HTTPRequest) -> StoredFile:
     found = await asyncio.to_thread(store.file, incoming.params["id"], incoming.principal.name)
     if found is None:
         raise InvalidRequestError(
@@ -288,7 +288,7 @@ async def _found_file(store: BatchStore, incoming: IncomingRequest) -> StoredFil
     return found
 
 
-async def _found_batch(store: BatchStore, incoming: IncomingRequest) -> Batch:
+async def _found_batch(store: BatchStore, incoming: HTTPRequest) -> Batch:
     found = await asyncio.to_thread(store.batch, incoming.params["id"], incoming.principal.name)
     if found is None:
         raise InvalidRequestError(

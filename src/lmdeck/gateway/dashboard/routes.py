@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lmdeck.gateway.dashboard.view import main_part, page
-from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, IncomingRequest
+from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest
 from lmdeck.gateway.request_history import RANGES, Bucket
 
 __all__ = ["DashboardGateway", "dashboard_routes"]
@@ -56,13 +56,13 @@ def dashboard_routes(gateway: DashboardGateway) -> Iterator[tuple[str, str, Endp
         yield "GET", f"/dashboard/{name}", partial(_file, name), "operator"
 
 
-async def _page(gateway: DashboardGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _page(gateway: DashboardGateway, incoming: HTTPRequest) -> HTTPAnswer:
     name = _range_of(incoming)
     text = page(await _main(gateway, name, await _usage(gateway, ("key", "model"))), name)
     return HTTPAnswer(headers={**_HEADERS, "content-type": "text/html; charset=utf-8"}, body=text.encode())
 
 
-async def _events(gateway: DashboardGateway, incoming: IncomingRequest) -> HTTPAnswer:
+async def _events(gateway: DashboardGateway, incoming: HTTPRequest) -> HTTPAnswer:
     headers = {**_HEADERS, "content-type": "text/event-stream", "x-accel-buffering": "no"}
     return HTTPAnswer(headers=headers, body=_updates(gateway, _range_of(incoming)))
 
@@ -95,7 +95,7 @@ async def _usage(gateway: DashboardGateway, by: tuple[str, ...]) -> list[Mapping
     return [{**msgspec.structs.asdict(row), **row.group} for row in rows]
 
 
-async def _usage_csv(gateway: DashboardGateway, _: IncomingRequest) -> HTTPAnswer:
+async def _usage_csv(gateway: DashboardGateway, _: HTTPRequest) -> HTTPAnswer:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
@@ -114,7 +114,7 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-async def _file(name: str, _: IncomingRequest) -> HTTPAnswer:
+async def _file(name: str, _: HTTPRequest) -> HTTPAnswer:
     return HTTPAnswer(headers={**_HEADERS, "content-type": _FILES[name]}, body=_content(name))
 
 
@@ -123,6 +123,6 @@ def _content(name: str) -> bytes:
     return (files("lmdeck.gateway.dashboard") / name).read_bytes()
 
 
-def _range_of(incoming: IncomingRequest) -> str:
+def _range_of(incoming: HTTPRequest) -> str:
     name = incoming.query.get("range", "hour")
     return name if name in RANGES else "hour"
