@@ -216,7 +216,7 @@ class Connection:
         finally:
             self._closing.set()
             if not opened.done():
-                opened.set_exception(Unreachable("its block was left meanwhile"))
+                opened.set_exception(Unreachable("its block ended meanwhile"))
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[tuple[Any, Any]]:

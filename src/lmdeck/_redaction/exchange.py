@@ -1,4 +1,4 @@
-"""The secrets of one exchange: what is a secret in one part of it is removed from all parts."""
+"""The secrets of one exchange: a secret of one part is removed from all parts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Redaction:
         return {name.lower(): self.header(name, value) for name, value in headers.items()}
 
     def _known(self) -> list[str]:
-        """Return the secrets that are removed wherever they stand, the longest first."""
+        """Return the secrets that are removed wherever they occur, the longest first."""
         known = {value for part in self._parts for secret in part.found.secrets for value in _quotable(secret.value)}
         return sorted(known, key=len, reverse=True)[:MAX_KNOWN]
 
@@ -136,7 +136,7 @@ def _quotable(secret: str) -> Iterator[str]:
 
 
 def _quotations(found: Found, known: list[str]) -> Iterator[Secret]:
-    """Yield where known secrets stand in the texts of a source."""
+    """Yield the places of known secrets in the texts of a source."""
     whole = _BETWEEN.join(text.text for text in found.texts)
     begins = [0]
     for text in found.texts:

@@ -71,7 +71,7 @@ _OTHER_BEFORE = re.compile(
     r"(?:://\S*|(?:id|hash|digest|checksum|sha\d*|etag|integrity|nonce|cursor|fingerprint)[\"']?[\s:=]{0,3}[\"']?)$",
     re.IGNORECASE,
 )
-"""What stands before a random word that is no secret: an address, the name of an identifier or of a checksum."""
+"""The text before a random word that is not a secret: an address, or the name of an identifier or a checksum."""
 
 RANDOMNESS = 0.45
 """The share of characters after one of another kind: 0.62 in random words, below 0.4 in names of models."""
@@ -91,7 +91,7 @@ def tokens(text: str) -> Iterator[Span]:
     for found in _TOKEN.finditer(text):
         yield found.span()
     for found in _RANDOM.finditer(text):
-        is_value = found.span() == (0, len(text))  # its name says what it is
+        is_value = found.span() == (0, len(text))  # then its name decides
         if not is_value and found[1] not in _IDS and _is_random(found[0]) and not _is_identifier(text, found.start()):
             yield found.span()
     for found in _PRIVATE_KEY.finditer(text):

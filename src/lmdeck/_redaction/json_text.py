@@ -47,7 +47,7 @@ _PLAIN_HEADERS = frozenset({
 _NAME_FIELDS = ("name", "key", "header", "field", "variable")
 _VALUE_FIELDS = ("value", "val")
 _ORDINALS = ("type", "index", "output_index", "content_index", "item_id")
-"""Fields that tell the parts of a stream apart."""
+"""Fields that distinguish the parts of a stream."""
 
 
 class Secret(Struct, frozen=True):
@@ -83,7 +83,7 @@ class _Node(Struct):
 
 
 class _Place(Struct, frozen=True):
-    """The place of a value: the name that it has, and what is around it."""
+    """The place of a value: its name, and the objects and arrays around it."""
 
     name: str = ""
     path: str = ""
@@ -134,7 +134,7 @@ def _scan_plain(text: Text, found: Found, depth: int) -> None:
 def _read(text: Text, begin: int) -> tuple[_Node, int]:
     """Return the array or object that begins somewhere, and where it ends.
 
-    It may be incomplete, or continue as something else.
+    It may be cut off, or end where it stops being JSON.
     """
     root = _Node(text.text[begin])
     open_nodes = [root]
@@ -160,7 +160,7 @@ def _read(text: Text, begin: int) -> tuple[_Node, int]:
 
 
 class _Walk:
-    """A way through the values of JSON in one text."""
+    """A traversal of the JSON values in one text."""
 
     def __init__(self, text: Text, found: Found, depth: int) -> None:
         self._text = text
@@ -170,13 +170,13 @@ class _Walk:
 
     def visit(self, root: _Node) -> None:
         """Add the secrets below a node."""
-        left = [(root, _Place())]
-        while left:
-            node, place = left.pop()
+        pending = [(root, _Place())]
+        while pending:
+            node, place = pending.pop()
             if node.mark == "{":
-                left += self._fields(node, place)
+                pending += self._fields(node, place)
             elif node.mark == "[":
-                left += _elements(node, place)
+                pending += _elements(node, place)
             elif node.text is not None:
                 self._channels.setdefault(place.path, []).append(node.text)
                 self._add_string(node.text, place)

@@ -46,10 +46,10 @@ class Source(Struct, frozen=True):
 
 
 class Inner(Struct, frozen=True):
-    """A part of another text, in which escapes have been decoded.
+    """A part of another text, with its escapes decoded.
 
-    `cuts` has, for each stretch, its begin here, its begin in the outer text, and its length there; a stretch that has
-    another length here than there is one escape.
+    The text consists of stretches: `begins` are their begins, and `cuts` are the spans of the outer text that they come from. A
+    stretch that differs in length from its span is a decoded escape.
     """
 
     outer: Text

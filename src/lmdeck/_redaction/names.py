@@ -1,4 +1,4 @@
-"""What the name of a header, field, variable, option or parameter says about its value."""
+"""Whether the value of a header, field, variable, option or parameter is a secret, by its name."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _words(name: str) -> list[str]:
 
 
 def _of_word(word: str, before: frozenset[str]) -> Secrecy:
-    """Return what one word of a name says, after the two words before it."""
+    """Return the secrecy that one word of a name implies, with the two words before it."""
     kind = word.removesuffix("s") if word.endswith(("tokens", "keys", "codes", "phrases")) else word
     if kind == "token":
         if not before.isdisjoint(_NO_TOKEN_OF) or (word == "tokens" and before.isdisjoint(_KEY_OF)):
@@ -121,7 +121,7 @@ def _of_word(word: str, before: frozenset[str]) -> Secrecy:
 
 
 def _of_key(word: str, before: frozenset[str]) -> Secrecy:
-    """Return what a word that ends with "key" says, after the words before it."""
+    """Return the secrecy that a word ending with "key" implies, with the words before it."""
     owners = before | {word.removesuffix("key")} - {""}
     if owners & _NO_KEY_OF or not owners or word in {"monkey", "donkey", "turkey", "hockey", "whiskey", "hotkey"}:
         return Secrecy.NO
@@ -131,7 +131,7 @@ def _of_key(word: str, before: frozenset[str]) -> Secrecy:
 
 
 def _limited(found: Secrecy, after: list[str]) -> Secrecy:
-    """Return what is left of a secrecy after further words: a `token_type` is not a secret."""
+    """Return the secrecy of a name with further words behind the decisive one: a `token_type` is not a secret."""
     if not _OTHER_AFTER.isdisjoint(after):
         return Secrecy.NO
     return found if _SAME_AFTER.issuperset(after) else Secrecy.IF_OPAQUE

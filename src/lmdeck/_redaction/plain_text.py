@@ -88,7 +88,7 @@ _MARKED = (
     _COOKIES, _COOKIE_JAR, _LOGIN, _USER_OPTION, _PASSWORD_OPTION, _IN_SENTENCE, _IDENTIFIED, _PHRASE, _DIGEST, _DATA_SOURCE,
     _USER_INFO,
 )  # fmt: skip
-"""Patterns whose group is a secret, whatever it is."""
+"""Patterns whose group is always a secret."""
 
 _URL_SECRETS = {"sig": Secrecy.YES, "signature": Secrecy.YES, "code": Secrecy.IF_OPAQUE, "key": Secrecy.IF_OPAQUE}
 MIN_IN_SENTENCE = 5
@@ -155,9 +155,8 @@ def _assigned(text: str, stem: re.Match[str]) -> Iterator[Span]:
             yield found.span("quoted")
         return
     begin_value, end = found.span("bare")
-    if (
-        mark == "=" and name.isupper() and (line := _UNTIL_SPACE.match(text, begin_value))
-    ):  # a variable, whatever is in it
+    is_variable = mark == "=" and name.isupper()
+    if is_variable and (line := _UNTIL_SPACE.match(text, begin_value)):
         end = line.end()
     value = text[begin_value:end].rstrip(".,:;!?")
     if is_secret(name, value, level) and not found["call"] and _is_alone(text, begin, end, mark, value):

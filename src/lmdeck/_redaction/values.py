@@ -1,4 +1,4 @@
-"""What a value looks like: a secret, or something that only stands in its place."""
+"""Whether a value looks like a secret, or like a placeholder for one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CODE = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)+")
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether a value only stands for a secret: `$TOKEN`, `<your key>`, `***`, `None`, a type."""
+    """Whether a value is a placeholder: `$TOKEN`, `<your key>`, `***`, `None`, a type."""
     return len(value) <= MAX_PLACEHOLDER_CHARS and _PLACEHOLDER.fullmatch(value) is not None
 
 

@@ -44,7 +44,7 @@ from lmdeck.errors import (
 )
 
 SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of the field
-_NAME = late_pattern(r"(['\"`])[\w./:@\[\]-]{1,80}\1")  # a quoted name is a value, whatever it reads like
+_NAME = late_pattern(r"(['\"`])[\w./:@\[\]-]{1,80}\1")  # a quoted name is a value, also if it reads like an error
 _CODE = late_pattern(r"\b[a-z]+(?:_[a-z]+)+\b", re.IGNORECASE)
 _QUOTED_REQUEST = late_pattern(r"; (?:messages|tools) = [\[{].*", re.DOTALL)  # llama.cpp's, after its message
 

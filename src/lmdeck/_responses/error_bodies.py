@@ -24,7 +24,7 @@ from lmdeck.errors import describe
 __all__ = ["RETURNED", "ErrorInfo", "read_error"]
 
 NESTING_LIMIT = 8
-# The names of fields in small letters without underscores, as `_fields` gives them.
+# The names of fields, lower-case and without underscores, as `_fields` returns them.
 INNER_FIELDS = ("error", "err", "fault", "exception")
 TITLE_FIELDS = ("title", "message", "msg", "errormessage", "errormsg", "faultstring")
 DETAIL_FIELDS = ("detail", "errordescription", "description", "reason")
@@ -44,9 +44,7 @@ RETURNED = late_pattern(
 _DECODER = json.JSONDecoder()
 _OPENERS = late_pattern(r"[\[{]")
 _CLOSERS = late_pattern(r"[\]}]")
-_EXCEPTIONS = late_pattern(
-    r"\b([A-Z]\w{0,60}?)(?:Error|Exception)\b(?! -)"
-)  # "OpenAIException - …" names LiteLLM's provider
+_EXCEPTIONS = late_pattern(r"\b([A-Z]\w{0,60}?)(?:Error|Exception)\b(?! -)")  # LiteLLM's provider has the dash
 _EVENT_FIELDS = late_pattern(r"^(?:event: ?\w*|data:)\s*", re.MULTILINE)  # a server-sent event as a body
 _DOCUMENT = late_pattern(r"<(?:!doctype html|html)\b", re.IGNORECASE)
 _PAGE = late_pattern(r"<(?:\?xml|!--|(?:!doctype|html|head|body|title|center|h1)\b)", re.IGNORECASE)
@@ -135,7 +133,7 @@ def _number(error: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _status_of(error: Mapping[str, Any]) -> str | None:
-    """Return the HTTP status that an error object gives as a number, or by its name."""
+    """Return the HTTP status in an error object, as a number or by its name."""
     statuses = [error.get(name) for name in STATUS_FIELDS]
     number = next((str(status) for status in statuses if isinstance(status, int) and 400 <= status < 600), None)
     return number or next((str(name) for name in statuses if isinstance(name, str) and _status_of_name(name)), None)

@@ -26,7 +26,7 @@ PAGES: dict[int, str] = {
     599: TIMED_OUT,
 }
 FIRST_OWN_STATUS = 520  # Cloudflare, load balancers and tunnels use those from here on, servers none
-PROXY_STATUSES = {407, 413}  # whatever the body is
+PROXY_STATUSES = {407, 413}  # with any body
 GATEWAY_STATUSES = PAGES.keys() - {401, 403, 404, 429, 503}  # statuses that the servers themselves do not send
 OTHER_PAGE = "The response is a web page, not an API answer: check `base_url` and the proxy."
 

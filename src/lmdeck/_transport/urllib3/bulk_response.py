@@ -124,7 +124,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         """Determine where the body ends (RFC 9112, section 6.3).
 
         Raises:
-            http.client.HTTPException: The head does not tell, or tells it in two ways.
+            http.client.HTTPException: The head does not define it, or defines it in two ways.
         """
         codings, lengths = self._listed("transfer-encoding"), set(self._listed("content-length"))
         if not {"chunked", "identity"}.issuperset(codings) or codings.count("chunked") > 1:

@@ -1,4 +1,4 @@
-"""What a reply tells beside its words: another model, a missing call, a draft model; and the streams of other answers."""
+"""What a reply reports besides its text: another model, a missing call, a draft model; and the streams of other endpoints."""
 
 from __future__ import annotations
 
