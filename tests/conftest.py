@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -39,3 +41,12 @@ def pytest_collection_finish() -> None:
     """Hide what was collected from the garbage collector: `gc.collect()` in a test would visit 700,000 objects each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_default_client() -> Iterator[None]:
+    """Close the default client that a test has used: the next test has another server."""
+    yield
+    facade = sys.modules.get("lmdeck._facade")
+    if facade is not None:
+        facade.reset()

@@ -47,6 +47,7 @@ __all__ = [
     "hello",
     "http_chunks",
     "json_answer",
+    "read_all",
     "text_answer",
 ]
 
@@ -360,3 +361,12 @@ def endless(_: Request) -> Iterator[Step]:
     while True:
         yield http_chunks(chunk("la "), last=False)
         yield 0.01
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Return everything up to the end or the reset of a connection."""
+    parts: list[bytes] = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,13 +14,6 @@ from asking import until
 from lmdeck import ConfigurationError, LMStudio, _facade
 from lmdeck.testing import FakeLMStudio
 from loopback import PATIENCE
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    lmdeck.reset()
-    yield
-    lmdeck.reset()
 
 
 def test_the_facade_asks_the_configured_server(hello: FakeLMStudio) -> None:

@@ -83,7 +83,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with BackgroundServer(create_app(DefaultToolUse(Model())), listen()) as running:
         monkeypatch.setenv("LMDECK_BASE_URL", running.base_url)
         yield running.base_url
-    lmdeck.reset()
 
 
 def test_the_readme_has_snippets() -> None:

@@ -19,6 +19,7 @@ from lmdeck.errors import ConfigurationError
 from lmdeck.gateway import Config
 from lmdeck.gateway.start import check_exposure
 from lmdeck.testing import FakeLMStudio
+from loopback import read_all
 
 LIMITS = """
 [limits]
@@ -56,16 +57,6 @@ def answer_to(running: GatewayProcess, data: bytes) -> bytes:
     with running.connect() as client:
         client.sendall(data)
         return read_all(client)
-
-
-def read_all(client: socket.socket) -> bytes:
-    parts = []
-    try:
-        while part := client.recv(1 << 16):
-            parts.append(part)
-    except ConnectionResetError:
-        parts.append(b"(reset)")
-    return b"".join(parts)
 
 
 @pytest.mark.parametrize("start", [b"", b"POS", HEAD, HEAD + b"Content-Length: 10\r\nX-Slow", HEALTH + b"POS"])

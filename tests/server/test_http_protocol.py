@@ -16,7 +16,7 @@ import pytest
 
 from lmdeck.server.serve import BackgroundServer
 from lmdeck.server.sockets import listen
-from loopback import PATIENCE
+from loopback import PATIENCE, read_all
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -96,16 +96,6 @@ class Received:
     def seen(self) -> list[Any]:
         """What the application reported."""
         return [json.loads(body) for body in self.bodies]
-
-
-def read_all(client: socket.socket) -> bytes:
-    parts = []
-    try:
-        while part := client.recv(1 << 16):
-            parts.append(part)
-    except ConnectionResetError:
-        parts.append(b"")
-    return b"".join(parts)
 
 
 def exchange(address: tuple[str, int], *pieces: bytes) -> Received:

@@ -51,7 +51,6 @@ def test_every_public_name_is_there(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         value = getattr(lmdeck, name)
         if name != "models":  # which is a view of the default client, made anew
             assert getattr(lmdeck, name) is value, name
-    lmdeck.reset()
 
 
 def test_every_public_class_and_function_says_what_it_is() -> None:

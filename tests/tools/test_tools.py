@@ -298,10 +298,8 @@ def test_names_are_taken_once_and_found_again() -> None:
 
 
 def test_the_facade_registers_with_the_default_client() -> None:
-    lmdeck.reset()
     made = lmdeck.register_tool("greet", handler=lambda name: f"Hi {name}", parameters={"name": {"type": "string"}})
     assert lmdeck.default_client().tools.get("greet") is made
-    lmdeck.reset()
 
 
 @tool

@@ -1,4 +1,4 @@
-"""Whether the value of a header, field, variable, option or parameter is a secret, by its name."""
+"""Whether the name of a header, field, variable or option means that its value is a secret."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _of_key(word: str, before: frozenset[str]) -> Secrecy:
 
 
 def _limited(found: Secrecy, after: list[str]) -> Secrecy:
-    """Return the secrecy of a name with further words behind the decisive one: a `token_type` is not a secret."""
+    """Return the secrecy of a name with further words: a `token_type` is not a secret."""
     if not _OTHER_AFTER.isdisjoint(after):
         return Secrecy.NO
     return found if _SAME_AFTER.issuperset(after) else Secrecy.IF_OPAQUE

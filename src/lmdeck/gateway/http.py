@@ -50,7 +50,10 @@ def error_response(kind: Kind, error: LMStudioError, headers: Mapping[str, str] 
 
 
 class HTTPRequest(IncomingRequest):
-    """A request to the gateway, with its sender and a bounded body; `params` are those of one of its own endpoints."""
+    """A request to the gateway, with its sender and a bounded body.
+
+    `params` are the path parameters of one of the gateway's own endpoints.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, limits: LimitsConfig) -> None:
         super().__init__(scope, receive, {})
