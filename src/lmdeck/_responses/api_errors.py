@@ -13,23 +13,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmdeck._late_patterns import late_pattern
-from lmdeck._responses.error_bodies import RETURNED, ErrorInfo, read_error
+from lmdeck._responses.any_pattern import AnyPattern
+from lmdeck._responses.error_bodies import ErrorInfo, read_error
 from lmdeck._responses.error_patterns import (
     BROAD,
     CODES,
-    CONTEXT_LENGTHS,
     ENGINE,
     LOADING,
     PATH,
     PHRASES,
-    PROMPT_LENGTHS,
     STATUSES,
     TYPES,
     VALIDATION,
-    AnyPattern,
 )
 from lmdeck._responses.hints import EMBEDDING_MODEL, hint_for_message, hint_for_topic
 from lmdeck._responses.json_bodies import TEXT_CHARS, decoded_or_text
+from lmdeck._responses.overflow_counts import overflow_counts
 from lmdeck._responses.proxy_pages import proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
@@ -68,7 +67,7 @@ def api_error(
     if kind is ModelNotFoundError:
         details["available"] = _available(info.message)
     if kind is ContextLengthError:
-        details["prompt_tokens"], details["context_length"] = _token_counts(info)
+        details["prompt_tokens"], details["context_length"] = overflow_counts(info)
     where = f"{path}: " if path else ""
     return kind(printable(f"{where}{_sentence(_with_param(info))}")[:TEXT_CHARS], **details)
 
@@ -137,7 +136,7 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
 
 def _overflow(info: ErrorInfo) -> type[APIError] | None:
     """Return the error of a prompt with more tokens than its context, or None."""
-    tokens, length = _token_counts(info)
+    tokens, length = overflow_counts(info)
     return ContextLengthError if tokens and length and tokens > length and "token" in info.message else None
 
 
@@ -197,24 +196,6 @@ def _with_param(info: ErrorInfo, *, always: bool = False) -> str:
     if not info.param or is_long or info.param in info.message:
         return info.message
     return f"{info.param}: {info.message}"
-
-
-def _token_counts(info: ErrorInfo) -> tuple[int | None, int | None]:
-    """Return the tokens of prompt and context that fields or message report."""
-    message = RETURNED.sub("", info.message)
-    limit = _count(CONTEXT_LENGTHS, message)
-    rest = message[: limit.start()] + message[limit.end() :] if limit else message
-    prompt = _count(PROMPT_LENGTHS, rest) or _count(PROMPT_LENGTHS, message)
-    tokens, length = info.prompt_tokens or _value(prompt), info.context_length or _value(limit)
-    return (None if tokens == length else tokens), length
-
-
-def _count(patterns: list[AnyPattern], message: str) -> re.Match[str] | None:
-    return next((match for pattern in patterns if (match := pattern.search(message))), None)
-
-
-def _value(count: re.Match[str] | None) -> int | None:
-    return int(count["count"].replace(",", "")) if count else None
 
 
 def _sentence(text: str) -> str:

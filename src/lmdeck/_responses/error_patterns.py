@@ -1,17 +1,12 @@
 """Patterns of the error messages of LM Studio and similar servers, and the error of each.
 
-Other patterns read token counts.
-
 Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; messages of other servers are marked.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from functools import cached_property
-
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
+from lmdeck._responses.any_pattern import AnyPattern, about, in_order
 from lmdeck.errors import (
     APIError,
     AuthenticationError,
@@ -26,37 +21,6 @@ from lmdeck.errors import (
     ServerError,
     TemplateError,
 )
-
-
-class AnyPattern:
-    """Regular expressions of which one must occur.
-
-    The first search compiles them, because most programs never receive an error.
-    """
-
-    def __init__(self, *patterns: str, flags: int = re.IGNORECASE) -> None:
-        self._patterns = patterns
-        self._flags = flags
-
-    @cached_property
-    def search(self) -> Callable[[str], re.Match[str] | None]:
-        """Search a text for any of them."""
-        return re.compile("|".join(self._patterns), self._flags).search
-
-
-def in_order(*words: str, within: int = 40) -> str:
-    """Return an expression for words in this order in one sentence.
-
-    There are at most `within` characters between two of them.
-    """
-    gap = rf"(?:[^.:;\n]|[.:](?=\S)){{0,{within}}}?"
-    return gap.join(rf"\b(?:{word})" for word in words)
-
-
-def about(subject: str, event: str, within: int = 40) -> str:
-    """Return an expression for a subject and an event, in either order in one sentence."""
-    return f"{in_order(subject, event, within=within)}|{in_order(event, subject, within=within)}"
-
 
 # A parameter of a request is outside of its limits, in whichever layer that is found out.
 LIMITED = (
@@ -449,26 +413,6 @@ STATUSES: dict[int, type[APIError]] = {
     424: ServerError,  # TGI: the generation failed
     429: RateLimitError,
 }
-# The token counts of an overflow: a number and what it counts, the surest pattern first.
-NUMBER = r"(?P<count>\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?!\.?\d)"
-CONTEXT = (
-    r"context(?: (?:size|length|window|limit))?|n_ctx|max_(?:seq|model)_len\w*|max(?:imum)?(?: \w+){0,4}|batch size"
-)
-LIMIT = r"limit|only|supports|available|allowed|less than|at most|up to"
-PROMPT = r"prompt|inputs?|messages|conversation|history|request(?:ed)?|passed|asked for|given|keep the first|n_keep|token count"
-CONTEXT_LENGTHS = [
-    AnyPattern(rf"\bexceed\w*(?: [a-z]\S*){{0,5}} ?\(?{NUMBER}"),
-    AnyPattern(rf"(?:>=?|<=)\s*(?:n_ctx \()?{NUMBER}"),
-    AnyPattern(rf"\b(?:{CONTEXT}|{LIMIT})\b:?[^\d\n.:]{{0,24}}{NUMBER}"),
-    AnyPattern(rf"\b{NUMBER}(?:[- ]tokens?)?[- ](?:maximum|context|limit)\b"),
-]
-PROMPT_LENGTHS = [
-    AnyPattern(rf"\b{NUMBER} (?:tokens )?(?:in|from|of) the (?:input|messages|prompt)\b"),
-    AnyPattern(rf"\b{NUMBER} [`']?(?:inputs?|prompt)[`']? tokens\b"),
-    AnyPattern(rf"\b(?:{PROMPT})\b[^\d\n.]{{0,30}}{NUMBER}"),
-    AnyPattern(rf"\b{NUMBER} (?:tokens )?(?:\+ \d+ )?>"),
-]
-
 # LM Studio's messages about its engine: the engine failed, unless the message names another status.
 ENGINE = AnyPattern(
     r"\bengine protocol\b",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
+from lmdeck._responses.any_pattern import AnyPattern, in_order
 from lmdeck._responses.error_patterns import (
     DAMAGED_FILE,
     ENGINE_FAILED,
@@ -20,8 +21,6 @@ from lmdeck._responses.error_patterns import (
     UNPARSED_CALL,
     UNREACHABLE,
     UNREAD_MEDIA,
-    AnyPattern,
-    in_order,
 )
 from lmdeck._responses.proxy_pages import NO_UPSTREAM
 from lmdeck.errors import (
