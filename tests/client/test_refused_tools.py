@@ -10,7 +10,7 @@ import pytest
 from asking import WAYS, Way, alm, lm
 from lmdeck import InvalidRequestError, Reply, ServerError, TemplateError
 from lmdeck._compatibility import CompatibilityFixes
-from lmdeck._requests.tool_schema_fallback import simplified_schema, with_simplified_schemas
+from lmdeck._plans.tool_schema_fallback import simplified_schema, with_simplified_schemas
 from lmdeck.testing import FakeLMStudio, SentRequest
 
 PLAIN = {"type": "object", "properties": {"city": {"type": "string", "minimum": 0}}}

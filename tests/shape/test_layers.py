@@ -13,6 +13,7 @@ LAYERS: dict[str, int] = {
     "lmdeck._event_bus": 0,
     "lmdeck._late_patterns": 0,
     "lmdeck._limits": 0,
+    "lmdeck._questions": 0,
     "lmdeck._redaction": 0,
     "lmdeck._secret": 0,
     "lmdeck._settings": 0,

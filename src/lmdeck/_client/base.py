@@ -1,4 +1,4 @@
-"""The base class of both clients: their tools and event handlers."""
+"""The base class of both clients: their settings, tools and event handlers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from lmdeck._event_bus import Subscription
 from lmdeck._plans.session import Session
+from lmdeck.config import Settings
 from lmdeck.tools.registry import ToolRegistry
 
 if TYPE_CHECKING:
@@ -18,9 +19,19 @@ E = TypeVar("E")
 
 
 class ClientBase:
-    """The tools and listeners of one client."""
+    """The settings, tools and event handlers of one client."""
 
     _session: Session
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use; the token in them is never shown."""
+        return self._session.settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's root, without the API's own prefix."""
+        return self._session.address.root
 
     @property
     def tools(self) -> ToolRegistry:
@@ -95,3 +106,6 @@ class ClientBase:
             repeatable=repeatable,
         )  # fmt: skip
         return self._session.tools.add(made)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"

@@ -82,16 +82,6 @@ class LMStudio(ClientBase):
         self._lock = threading.Lock()  # also after a fork: another thread of the parent may have held the old one
 
     @property
-    def settings(self) -> Settings:
-        """The settings in use; the token in them is never shown."""
-        return self._session.settings
-
-    @property
-    def base_url(self) -> str:
-        """The server's root, without the API's own prefix."""
-        return self._session.address.root
-
-    @property
     def models(self) -> Models:
         """The models of the server."""
         from lmdeck._client.models import Models
@@ -323,9 +313,6 @@ class LMStudio(ClientBase):
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"LMStudio({self.base_url!r})"
-
     def _get_transport(self) -> Transport:
         with self._lock:
             if self._transport is None:
@@ -362,16 +349,6 @@ class AsyncLMStudio(ClientBase):
         )
         self._session.bus.run_later = BackgroundTasks("An event handler raised.")
         self._transport: AsyncTransport | None = None
-
-    @property
-    def settings(self) -> Settings:
-        """Async version of `LMStudio.settings`."""
-        return self._session.settings
-
-    @property
-    def base_url(self) -> str:
-        """Async version of `LMStudio.base_url`."""
-        return self._session.address.root
 
     @property
     def models(self) -> AsyncModels:
@@ -532,9 +509,6 @@ class AsyncLMStudio(ClientBase):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"AsyncLMStudio({self.base_url!r})"
 
     def _get_transport(self) -> AsyncTransport:
         if self._transport is None:

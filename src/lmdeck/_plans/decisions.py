@@ -14,15 +14,9 @@ from lmdeck._plans.model_lists import ask_json, ask_listing
 from lmdeck._plans.models import apply_profile
 from lmdeck._plans.session import Session
 from lmdeck._plans.structured import OutputRequest, OutputType, plan_attempts
+from lmdeck._questions import CheckedQuestion, checked_questions
 from lmdeck._requests.chat import ChatSpec
-from lmdeck._requests.decisions import (
-    CheckedQuestion,
-    checked_questions,
-    decisions_body,
-    image_urls,
-    state_text,
-    systemone_body,
-)
+from lmdeck._requests.decisions import decisions_body, image_urls, state_text, systemone_body
 from lmdeck._responses.decisions import read_decisions, read_systemone
 from lmdeck.decisions import DecisionAnswer, Decisions, QuestionLike
 from lmdeck.errors import EndpointNotFoundError, InvalidRequestError, LMStudioError, NoModelLoadedError

@@ -127,7 +127,7 @@ def _send_simpler(
     Raises:
         InvalidRequestError: The server also refuses that, or the schemas were not the reason.
     """
-    from lmdeck._requests.tool_schema_fallback import is_grammar_error, simplified_tool_keys
+    from lmdeck._plans.tool_schema_fallback import is_grammar_error, simplified_tool_keys
 
     simpler = _simplified(request) if is_grammar_error(error) else None
     if simpler is None:
@@ -172,7 +172,7 @@ def _call(session: Session, request: GenerationRequest[R]) -> Call[R]:
 
 def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None = None) -> GenerationRequest[R] | None:
     """Return the request with simplified tool schemas, or None if nothing would change."""
-    from lmdeck._requests.tool_schema_fallback import with_simplified_schemas
+    from lmdeck._plans.tool_schema_fallback import with_simplified_schemas
 
     body = with_simplified_schemas(request.body, request.fixes, tools)
     return None if body is None else replace(request, body=body)
@@ -180,7 +180,7 @@ def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None =
 
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
     """Return the error with the tools or images that may have caused it."""
-    from lmdeck._requests.tool_schema_fallback import name_refused_tools
+    from lmdeck._plans.tool_schema_fallback import name_refused_tools
     from lmdeck._responses.hints import suspect_images
 
     name_refused_tools(error, request.body.get("tools") or ())

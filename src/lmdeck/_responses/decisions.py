@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from lmdeck._requests.decisions import CheckedQuestion
+from lmdeck._questions import CheckedQuestion
 from lmdeck._responses.embeddings import read_usage
 from lmdeck._responses.figures import with_openai_names
 from lmdeck.decisions import DecisionAnswer, Decisions

@@ -5,7 +5,6 @@ Sources: LM Studio docs `2_rest`, and reports in lmstudio-bug-tracker; messages 
 
 from __future__ import annotations
 
-from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck._responses.any_pattern import AnyPattern, about, in_order
 from lmdeck.errors import (
     APIError,
@@ -52,6 +51,15 @@ ENGINE_FAILED = (
     r"\bfetch failed\b",
     r"decode\(\) failed",
     r"\b(failed to decode|compute error)\b",  # llama.cpp
+)
+# The engine cannot compile the schema of a tool or of `response_format`: see `_plans.tool_schema_fallback`.
+GRAMMAR_ERRORS = (
+    r"failed to parse grammar",
+    r"failed to initialize samplers?",
+    r"failed to process regex",
+    r"error parsing grammar",
+    r"json schema conversion failed",
+    r"repetitions? (exceeds?|or rule complexity)",
 )
 # The server could not parse the call that the model wrote.
 UNPARSED_CALL = (

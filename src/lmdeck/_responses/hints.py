@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmdeck._requests.tool_schema_fallback import GRAMMAR_ERRORS
 from lmdeck._responses.any_pattern import AnyPattern, in_order
 from lmdeck._responses.error_patterns import (
     DAMAGED_FILE,
     ENGINE_FAILED,
     FORGOTTEN,
+    GRAMMAR_ERRORS,
     MEDIA,
     PLUGIN,
     TYPES,

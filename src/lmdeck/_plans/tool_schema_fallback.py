@@ -17,16 +17,9 @@ import msgspec
 
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._late_patterns import late_pattern
+from lmdeck._responses.error_patterns import GRAMMAR_ERRORS
 from lmdeck.errors import InvalidRequestError
 
-GRAMMAR_ERRORS = (
-    r"failed to parse grammar",
-    r"failed to initialize samplers?",
-    r"failed to process regex",
-    r"error parsing grammar",
-    r"json schema conversion failed",
-    r"repetitions? (exceeds?|or rule complexity)",
-)
 _REFUSED = late_pattern("|".join(GRAMMAR_ERRORS), re.IGNORECASE)
 _POSITION = late_pattern(r"\btools[.\[](\d{1,4})\b|(?<![\w.])(\d{1,4})\.function\b")
 _UNANCHORED = late_pattern(r"pattern must start with", re.IGNORECASE)
