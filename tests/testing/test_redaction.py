@@ -427,7 +427,7 @@ def test_pages_of_other_sites_reach_neither_fake_nor_recorder(
 @pytest.mark.parametrize("kind", ["fake", "recorder", "proxy"])
 def test_a_body_without_end_is_answered(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it to end, or to begin; one that ends is read first, so that its sender sees the refusal."""
-    for module in ("testing.fake_app", "server.requests.body", "_recordings.recorder", "relay.proxy"):
+    for module in ("server.request_bodies", "server.requests.body", "_recordings.recorder", "relay.proxy"):
         monkeypatch.setattr(f"lmdeck.{module}.MAX_BODY_BYTES", 1000)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
     with (

@@ -45,7 +45,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     reasoning: Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
-def _native_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:  # noqa: ARG001  # the signature of `Endpoint.adjust`
+def _native_body(options: Mapping[str, Any], _: CompatibilityFixes) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -52,17 +52,17 @@ def effort(level: str) -> str:
     return {"off": "none", "on": "medium"}.get(level, level)
 
 
-def chat_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def chat_reasoning(level: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return the field of `/v1/chat/completions`."""
     return {"reasoning_effort": effort(level)}
 
 
-def responses_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def responses_reasoning(level: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return the field of `/v1/responses`."""
     return {"reasoning": {"effort": effort(level)}}
 
 
-def native_reasoning(level: str, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  # as the others
+def native_reasoning(level: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """Return the field of `/api/v1/chat`."""
     return {"reasoning": level}
 

@@ -64,7 +64,7 @@ _SUMS = "requests, failures, prompt_tokens, completion_tokens, cached_tokens, re
 
 def _insert(table: str, columns: str) -> str:
     marks = ", ".join("?" for _ in columns.split(","))
-    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"  # noqa: S608  # our own names
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING"
 
 
 _INSERT_REQUEST = _insert("lmdeck_requests", _REQUEST_COLUMNS)
@@ -73,7 +73,7 @@ _ADD_USAGE = f"""
     INSERT INTO lmdeck_usage (day, key, model, host, {_SUMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (day, key, model, host) DO UPDATE SET
     {", ".join(f"{name} = lmdeck_usage.{name} + excluded.{name}" for name in _SUMS.split(", "))}
-"""  # noqa: S608  # our own names
+"""
 _ADD_PROBLEMS = """
     INSERT INTO lmdeck_problems (day, model, code, dialect, count) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (day, model, code, dialect) DO UPDATE SET count = lmdeck_problems.count + excluded.count
@@ -81,7 +81,7 @@ _ADD_PROBLEMS = """
 _TRIM_FAILURES = f"""
     DELETE FROM lmdeck_failures WHERE (ended_at, id) <=
     (SELECT ended_at, id FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT 1 OFFSET {MAX_FAILURES})
-"""  # noqa: S608  # a number of ours
+"""
 
 
 class GatewayStore:
@@ -146,7 +146,7 @@ class GatewayStore:
         Raises:
             StoreError: The store cannot be read.
         """
-        rows = self._read(f"SELECT {_KEY_COLUMNS} FROM lmdeck_keys ORDER BY created_at, digest")  # noqa: S608
+        rows = self._read(f"SELECT {_KEY_COLUMNS} FROM lmdeck_keys ORDER BY created_at, digest")
         return [_key(row) for row in rows]
 
     # --- usage ---
@@ -180,7 +180,7 @@ class GatewayStore:
         selected = "".join(f"{name}, " for name in columns)
         grouped = f"GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""
         rows = self._read(
-            f"SELECT {selected}{sums} FROM lmdeck_usage WHERE day >= ? AND day <= ? {grouped}",  # noqa: S608
+            f"SELECT {selected}{sums} FROM lmdeck_usage WHERE day >= ? AND day <= ? {grouped}",
             (since or "", until or "9999-12-31"),
         )
         return [_usage_row(columns, row) for row in rows]
@@ -218,7 +218,7 @@ class GatewayStore:
             StoreError: The store cannot be read.
         """
         rows = self._read(
-            f"SELECT {_REQUEST_COLUMNS} FROM lmdeck_requests WHERE ended_at >= ? ORDER BY ended_at DESC LIMIT ?",  # noqa: S608
+            f"SELECT {_REQUEST_COLUMNS} FROM lmdeck_requests WHERE ended_at >= ? ORDER BY ended_at DESC LIMIT ?",
             (since, limit),
         )
         return [_request(row) for row in rows]
@@ -239,7 +239,7 @@ class GatewayStore:
             StoreError: The store cannot be read.
         """
         rows = self._read(
-            f"SELECT {_FAILURE_COLUMNS} FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT ?",  # noqa: S608
+            f"SELECT {_FAILURE_COLUMNS} FROM lmdeck_failures ORDER BY ended_at DESC, id DESC LIMIT ?",
             (limit,),
         )
         return [_failure(row) for row in rows]
@@ -338,7 +338,7 @@ def _add_key(connection: Connection, key: Key) -> None:
     )  # fmt: skip
     marks = ", ".join("?" for _ in values)
     connection.run(
-        f"INSERT INTO lmdeck_keys ({_KEY_COLUMNS}) VALUES ({marks}) ON CONFLICT (digest) DO NOTHING",  # noqa: S608
+        f"INSERT INTO lmdeck_keys ({_KEY_COLUMNS}) VALUES ({marks}) ON CONFLICT (digest) DO NOTHING",
         values,
     )
 

@@ -1,7 +1,7 @@
 """Conversion of requests that LM Studio would refuse, such as those of Claude Code.
 
-They are converted as by `lmdeck.relay`: tools that only a vendor's servers run are removed,
-custom tools become functions, and missing fields are added.
+They are converted as by `lmdeck.relay`: tools that only a vendor's servers run are removed, custom tools become functions, and
+missing fields are added.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
 from lmdeck.errors import LMStudioError
 from lmdeck.relay.endpoint_urls import route_of
 from lmdeck.relay.requests import RelayRequest
-from lmdeck.server.errors import body_refused
-from lmdeck.server.http_responses import json_response
-from lmdeck.server.requests.body import MAX_BODY_BYTES
+from lmdeck.server.request_bodies import read_or_refuse, with_body
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _CONVERTED = frozenset({"chat", "completions", "messages", "responses"})
 
@@ -39,21 +36,11 @@ class ToleranceMiddleware:
         if route is None or route.kind not in _CONVERTED:
             await self._app(scope, receive, send)
             return
-        try:
-            body = await read_body(scope, receive, MAX_BODY_BYTES)
-        except ClientGoneError:
-            return
-        except BodyRefusedError as error:
-            refusal = body_refused(error)
-            await json_response(refusal.body(scope["path"]), refusal.status)(scope, receive, send)
+        body = await read_or_refuse(scope, receive, send)
+        if body is None:
             return
         try:
             converted = msgspec.json.encode(RelayRequest(route.kind, body).body)
         except LMStudioError:
             converted = body
-        pending: list[Message] = [{"type": "http.request", "body": converted, "more_body": False}]
-
-        async def replaced() -> Message:
-            return pending.pop() if pending else await receive()
-
-        await self._app(scope, replaced, send)
+        await self._app(scope, with_body(converted, receive), send)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -86,7 +86,7 @@ class HTTPRequest(IncomingRequest):
 
     async def stream(
         self, limit: int | None = None, too_large: InvalidRequestError | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives.
 
         `limit` is its largest size in bytes; None is the limit of the configuration. A larger limit allows proportionally more
@@ -137,7 +137,7 @@ class HTTPRequest(IncomingRequest):
         Raises:
             InvalidRequestError: As for `stream`.
         """
-        async with aclosing(self.stream()) as pieces:  # type: ignore[type-var]  # it is a generator
+        async with aclosing(self.stream()) as pieces:
             return b"".join([piece async for piece in pieces])
 
 

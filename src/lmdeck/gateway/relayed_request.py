@@ -188,8 +188,9 @@ class RelayedRequest:
         answer = error_response(self.route.kind, error, {**(headers or {}), **self._own_headers()})
         outcome.status = answer.status
         await self.settle()
-        await delivery.start(answer.status, {**answer.headers, "content-length": str(len(answer.body))})  # type: ignore[arg-type]  # bytes
-        await delivery.end(answer.body)  # type: ignore[arg-type]  # bytes
+        assert isinstance(answer.body, bytes)
+        await delivery.start(answer.status, {**answer.headers, "content-length": str(len(answer.body))})
+        await delivery.end(answer.body)
 
     def _error_event(self, error: LMStudioError) -> bytes:
         """Return the event that ends a stream that has begun, if only with heartbeats."""

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httptools
 import msgspec
@@ -222,8 +222,9 @@ class _GuardedProtocol(HttpToolsProtocol):
         if self._is_head_repeated:
             return
         super().on_message_begin()
-        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]  # an extension of ours
-        self.scope[ON_LOST] = self._on_lost  # type: ignore[literal-required]  # as above
+        extensions = cast("dict[str, object]", self.scope)
+        extensions[ABORT] = self.transport.abort
+        extensions[ON_LOST] = self._on_lost
 
     def on_headers_complete(self) -> None:
         if self._is_head_repeated:
@@ -254,7 +255,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             cycle.waiting_for_100_continue = False  # (RFC 9110, section 10.1.1)
             app = partial(_unframed, app, cycle)
         elif cycle.scope["method"] == "POST":  # its answer has chunks
-            cycle.scope[WRITE] = partial(_write_chunk, self.transport, self.flow)  # type: ignore[literal-required]  # as ABORT
+            cast("dict[str, object]", cycle.scope)[WRITE] = partial(_write_chunk, self.transport, self.flow)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

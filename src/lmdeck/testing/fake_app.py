@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmdeck._incoming.disconnect import BodyRefusedError, ClientGoneError, read_body
 from lmdeck._incoming.headers import joined_headers
 from lmdeck._incoming.trust import LOOPBACK, AllowedHosts, refuse_request
 from lmdeck.server.backend import BackendError
-from lmdeck.server.errors import body_refused, failure_body
+from lmdeck.server.errors import failure_body
 from lmdeck.server.http_responses import json_response
-from lmdeck.server.requests.body import MAX_BODY_BYTES
+from lmdeck.server.request_bodies import read_or_refuse, with_body
 from lmdeck.testing.fake_connection import ResponseFinished, ResponseSender, Wire
 from lmdeck.testing.faults import find_fault
 from lmdeck.testing.raw import RawAnswer
@@ -25,7 +24,7 @@ from lmdeck.testing.scripted_backend import CURRENT, FakeExchange
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from lmdeck.server.joined_writes import JoinedWrites
     from lmdeck.testing.fake_connection import PlannedResponse
@@ -77,12 +76,8 @@ class FakeASGIApp:
             text = f"{refused.message} {refused.hint}"
             await json_response({"error": text}, refused.status)(scope, receive, send)
             return
-        try:
-            body = await read_body(scope, receive, MAX_BODY_BYTES)
-        except ClientGoneError:
-            return
-        except BodyRefusedError as error:
-            await json_response(body_refused(error).body(scope["path"]), error.status)(scope, receive, send)
+        body = await read_or_refuse(scope, receive, send)
+        if body is None:
             return
         request = _request(scope, body, self._connection(scope))
         rng = random.Random(f"{self._seed}:{self._count}")  # where to split
@@ -96,7 +91,7 @@ class FakeASGIApp:
         try:
             if await self._send_scripted_response(exchange, wire):
                 return
-            await self._app(scope, _with_body(body, receive), sender.send)
+            await self._app(scope, with_body(body, receive), sender.send)
             await sender.finish()
         except ResponseFinished:
             pass  # the fault has sent the whole response
@@ -132,20 +127,6 @@ def _fault(exchange: FakeExchange) -> Callable[[Wire, PlannedResponse], Awaitabl
     if isinstance(answer, RawAnswer):
         return answer.send
     return None if answer is None or answer.fault is None else find_fault(answer.fault).bound(answer.fault_options)
-
-
-def _with_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that yields the body, then the remaining messages."""
-    is_sent = False
-
-    async def receive_again() -> Message:
-        nonlocal is_sent
-        if is_sent:
-            return await receive()
-        is_sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again
 
 
 def _request(scope: Scope, body: bytes, connection: int) -> SentRequest:

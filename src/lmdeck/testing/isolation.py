@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def block_other_connections(fake: FakeLMStudio, *, allow_all: bool = False) -> I
                 "or allow it with `@pytest.mark.lmstudio(allow_network=True)`."
             )
 
-    def checked_connect(self: socket.socket, address: object) -> None:
+    def checked_connect(self: socket.socket, address: Any) -> None:  # of any address family
         check(address)
-        connect(self, address)  # type: ignore[arg-type]
+        connect(self, address)
 
-    def checked_connect_ex(self: socket.socket, address: object) -> int:
+    def checked_connect_ex(self: socket.socket, address: Any) -> int:
         check(address)
-        return connect_ex(self, address)  # type: ignore[arg-type]
+        return connect_ex(self, address)
 
     socket.socket.connect, socket.socket.connect_ex = checked_connect, checked_connect_ex  # type: ignore[method-assign, assignment]
     try:

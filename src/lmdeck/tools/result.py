@@ -117,11 +117,11 @@ def _as_image(value: object) -> Image | None:
         case None | bool() | int() | float() | list() | tuple():
             return None
     if getattr(value, "type", None) == "resource":  # MCP's
-        resource = value.resource  # type: ignore[attr-defined]  # its type says so
+        resource = getattr(value, "resource", None)
         kind = getattr(resource, "mime_type", None) or getattr(resource, "mimeType", None)
         return _image_of_resource(getattr(resource, "blob", None), kind)
-    if getattr(value, "type", None) == "image" and isinstance(getattr(value, "data", None), str):  # MCP's
-        return _from_base64(value.data, getattr(value, "mime_type", None) or getattr(value, "mimeType", None))  # type: ignore[attr-defined]  # checked above
+    if getattr(value, "type", None) == "image" and isinstance(encoded := getattr(value, "data", None), str):  # MCP's
+        return _from_base64(encoded, getattr(value, "mime_type", None) or getattr(value, "mimeType", None))
     draw = getattr(value, "_repr_png_", None)
     drawn = draw() if callable(draw) and not isinstance(value, type) else None
     return Image(drawn) if isinstance(drawn, bytes) else None

@@ -32,7 +32,7 @@ def wait_for(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop)
     """
     if not is_patched():
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-    import gevent  # type: ignore[import-untyped]  # imported late: optional, and installed if it has patched the process
+    import gevent  # imported late: optional, and installed if it has patched the process
 
     hub = gevent.get_hub()
     watcher = hub.loop.async_()

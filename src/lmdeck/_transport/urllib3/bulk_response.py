@@ -12,6 +12,7 @@ import io
 import re
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -104,6 +105,10 @@ class _Buffer(io.BufferedReader):
 class BulkHTTPResponse(http.client.HTTPResponse):
     """The standard library's response, but chunked bodies are read many chunks at a time."""
 
+    # Of the base class, which typeshed leaves out.
+    _method: str | None
+    _check_close: Callable[[], bool]
+
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # the base's signature
         self.reads = TimedReads(sock)
         super().__init__(self.reads, *args, **kwargs)  # type: ignore[arg-type]  # only its file is used
@@ -134,9 +139,9 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         self.chunked = "chunked" in codings
         self._decoder = ChunkedDecoder() if self.chunked else None
         self.length = int(lengths.pop()) if lengths and not self.chunked else None
-        if self.status in {SWITCHING_PROTOCOLS, 204, 304} or self._method == "HEAD":  # type: ignore[attr-defined]  # typeshed leaves it out
+        if self.status in {SWITCHING_PROTOCOLS, 204, 304} or self._method == "HEAD":
             self.length = 0
-        self.will_close = self._check_close() or (not self.chunked and self.length is None)  # type: ignore[attr-defined]
+        self.will_close = self._check_close() or (not self.chunked and self.length is None)
 
     def _listed(self, name: str) -> list[str]:
         """Return the values of a header in lower case; it may be repeated or a list."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import shared_task  # type: ignore[import-untyped]  # celery is not typed
+from celery import shared_task
 
 from lmdeck.contrib.django.background import answer
 from lmdeck.errors import ModelCrashedError, ServerUnreachableError
 
 
-@shared_task(  # type: ignore[untyped-decorator]  # as above
+@shared_task(
     name="lmdeck.run_chat",
     autoretry_for=(ServerUnreachableError, ModelCrashedError),
     retry_backoff=5,

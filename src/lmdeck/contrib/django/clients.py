@@ -76,7 +76,8 @@ class _Lm(_ClientProxy):
                 self._client = _SyncClient(**configuration().client)
             return self._client
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Close the client; the next use creates another."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -90,7 +91,7 @@ class _Alm(_ClientProxy):
     """
 
     def __init__(self) -> None:
-        self._renew()
+        self.renew()
 
     def _current(self) -> AsyncLMStudio:
         clients, key = self._clients()
@@ -105,7 +106,7 @@ class _Alm(_ClientProxy):
         except RuntimeError:
             return self._by_thread.__dict__, "client"
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Drop the clients; each closes its connections at the end of its loop."""
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLMStudio] = WeakKeyDictionary()
         self._by_thread = threading.local()
@@ -119,5 +120,5 @@ alm = cast("AsyncLMStudio", _alm)
 @receiver(setting_changed, dispatch_uid="lmdeck.clients")
 def _renew(*, setting: str, **_: object) -> None:
     if setting == "LMDECK":
-        _lm._renew()  # noqa: SLF001
-        _alm._renew()  # noqa: SLF001
+        _lm.renew()
+        _alm.renew()

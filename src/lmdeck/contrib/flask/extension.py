@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from flask import Flask, current_app
@@ -84,8 +84,7 @@ def _settings(configured: Mapping[str, Any]) -> ClientSettings:
         raise ConfigurationError(
             f'app.config["LMDECK"] has no setting {unknown[0]!r}.', hint=f"Its settings are {', '.join(sorted(known))}."
         )
-    settings: Any = {known[key]: value for key, value in configured.items()}
-    return settings  # type: ignore[no-any-return]
+    return cast("ClientSettings", {known[key]: value for key, value in configured.items()})
 
 
 def _commands(lmdeck: LMDeck) -> AppGroup:

@@ -91,7 +91,7 @@ async def _received(incoming: HTTPRequest, boundary: str, path: Path, limit: int
     upload = Upload(boundary, path)
     try:
         too_large = _file_too_large(limit)
-        async with aclosing(incoming.stream(limit + FORM_BYTES, too_large)) as pieces:  # type: ignore[type-var]  # it is a generator
+        async with aclosing(incoming.stream(limit + FORM_BYTES, too_large)) as pieces:
             async for piece in pieces:
                 upload.feed(piece)
                 if upload.size > limit:

@@ -49,7 +49,7 @@ class ConversationAdmin(_ReadOnly, _ConversationAdmin):
     class Media:
         """The style sheet of the transcript."""
 
-        css = {"all": ("lmdeck_history/admin.css",)}  # noqa: RUF012  # Django's own form
+        css = {"all": ("lmdeck_history/admin.css",)}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
         """Annotate the rows with the number of messages and tokens."""
@@ -114,7 +114,7 @@ class UsageAdmin(_ReadOnly, _UsageAdmin):
     class Media:
         """The style sheet of the charts."""
 
-        css = {"all": ("lmdeck_history/admin.css",)}  # noqa: RUF012  # Django's own form
+        css = {"all": ("lmdeck_history/admin.css",)}
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Add the charts of all pages of the list."""
