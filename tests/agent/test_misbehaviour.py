@@ -184,8 +184,8 @@ CASES: dict[str, Case] = {
     ),
     "only wrong arguments": Case((calls(("weather", {"town": "Rome"})),), error=ToolArgumentsError,
                                  limits={"max_failures": 2, "max_repeats": 9}),
-    "reparable JSON": Case((calls(("weather", "{'city': 'Rome',}")), SUNNY), ("Rome",), problems=("repaired",)),
-    "irreparable JSON": Case((calls(("weather", "{city}")),), rounds=1, problems=("tool_call_unparsed",)),
+    "JSON that can be repaired": Case((calls(("weather", "{'city': 'Rome',}")), SUNNY), ("Rome",), problems=("repaired",)),
+    "JSON that cannot be repaired": Case((calls(("weather", "{city}")),), rounds=1, problems=("tool_call_unparsed",)),
     "arguments as a JSON string": Case((calls(("weather", json.dumps('{"city": "Rome"}'))), SUNNY), ("Rome",)),
     "the same call forever": Case((calls(ROME),), error=MaxRoundsError, limits={"max_rounds": 20}),
     "new calls forever": Case(
