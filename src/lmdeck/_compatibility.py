@@ -16,7 +16,7 @@ ALL = "all"
 RULES = {
     "null_content": "A null `content` of a message is sent as an empty string.",
     "call_ids": "Missing and repeated ids of tool calls are replaced, in the calls and in their results.",
-    "json_text": "Arguments of calls and results of tools that are not text are sent as JSON text.",
+    "json_text": "Arguments of calls and results of tools that are not text are sent as JSON text; text parts are joined.",
     "tool_choice": "A tool's name, or OpenAI's object for it, is sent as `required` with only that tool.",
     "tool_parameters": "A tool without an object schema gets an empty one.",
     "schemas": "References in a schema are inlined, and lists of types become `anyOf`.",

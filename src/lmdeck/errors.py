@@ -357,6 +357,9 @@ class EmptyReplyError(LMStudioError):
     """
 
     default_hint = "The prompt may have overflowed the context, or the call was dropped: shorten it or ask again."
+    token_limit_hint: ClassVar[str] = (
+        "The limit of tokens was reached before any text: raise `max_tokens`, or shorten the prompt if it fills the context."
+    )
 
 
 class ToolError(LMStudioError):

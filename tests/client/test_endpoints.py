@@ -444,12 +444,14 @@ def test_a_completion_keeps_its_white_space_and_an_empty_one_is_an_error(fake: F
         "model": "m",
         "choices": [{"text": " went on", "finish_reason": "length", "logprobs": None}],
     }
-    fake.body(whole).body({"choices": [{"text": ""}]})
+    fake.body(whole).body({"choices": [{"text": ""}]}).body({"choices": [{"text": "", "finish_reason": "length"}]})
     with lm(fake.base_url) as client:
         done = client.complete("It", model="m", max_tokens=2, temperature=None)
         assert (done.text, done.finish_reason, done.logprobs) == (" went on", "length", [])
         assert fake.requests[0].body == {"model": "m", "prompt": "It", "max_tokens": 2, "stream": False}
-        with pytest.raises(EmptyReplyError):
+        with pytest.raises(EmptyReplyError, match="shorten it or ask again"):
+            client.complete("It", model="m")
+        with pytest.raises(EmptyReplyError, match="raise `max_tokens`"):
             client.complete("It", model="m")
 
 

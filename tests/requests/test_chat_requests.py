@@ -322,11 +322,12 @@ def test_arguments_are_sent_as_text(arguments: Any, sent: str, is_told: bool) ->
         ([1, 2], "[1,2]"),
         (5, "5"),
         (True, "true"),
-        ([{"type": "text", "text": "sunny"}], [{"type": "text", "text": "sunny"}]),
+        ([{"type": "text", "text": "sunny"}, {"type": "text", "text": "warm"}], "sunny\nwarm"),
+        ([{"type": "text", "text": "sunny"}, {"type": "file"}], [{"type": "text", "text": "sunny"}, {"type": "file"}]),
     ],
 )
 def test_a_tool_s_result_may_be_any_data(content: Any, sent: Any) -> None:
-    """It is sent as JSON text, and the reply says so; content parts stay parts."""
+    """It is sent as text, and the reply says so; parts that are not all text stay parts."""
     messages, adjusted = normal(assistant(call()), result("a", content))
     assert messages[1]["content"] == sent
     assert len(adjusted) == (sent != content)

@@ -263,6 +263,21 @@ def test_usage_is_found_wherever_it_is_sent(wire: list[bytes]) -> None:
     assert assemble(*wire)[0].usage == Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8)
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
+        {"completion_tokens": 3, "prompt_tokens": None, "prompt_tokens_details": None},
+        {"total_tokens": 8, "completion_tokens": "many"},
+    ],
+)
+def test_counts_that_a_later_chunk_does_not_know_stay(later: dict[str, Any]) -> None:
+    """Null is unknown, not 0 (co-l/openfox#236)."""
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 4}}
+    reply, _ = assemble(chunk({"content": "a"}), chunk({}, "stop", usage=usage), chunk({}, None, usage=later))
+    assert reply.usage == Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8, cached_tokens=4)
+
+
 def test_what_was_cached_or_reasoning_is_known_where_the_server_says() -> None:
     """It is unknown, not 0, if the server does not report it."""
     details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 0}}
@@ -488,6 +503,10 @@ def test_an_empty_answer_is_an_error(delta: dict[str, Any]) -> None:
         assemble(chunk(delta), chunk({}, "stop", usage=USAGE))
     assert caught.value.partial is not None
     assert caught.value.partial.usage == Usage(**USAGE)
+    assert "max_tokens" not in caught.value.hint
+    with pytest.raises(EmptyReplyError) as caught:
+        assemble(chunk(delta), chunk({}, "length", usage=USAGE))
+    assert "raise `max_tokens`" in caught.value.hint
 
 
 @pytest.mark.parametrize(

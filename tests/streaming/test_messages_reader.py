@@ -63,6 +63,8 @@ def test_a_stream_as_documented() -> None:
         "msg_1", "m", "It rains.", "Hm.", "stop",
     )  # fmt: skip
     assert reply.usage == Usage(prompt_tokens=3, completion_tokens=4, total_tokens=7)
+    null = {"input_tokens": None, "output_tokens": 4, "cache_read_input_tokens": None}  # nothing new
+    assert read(AnthropicTranslator(), *events[:-2], ends() | {"usage": null}, STOP).usage == reply.usage
     assert (reply.tool_calls, reply.server_calls, reply.problems) == ([], [], [])
     assert [each.event for each in chunks] == [ServerEvent(str(event["type"]), event) for event in events]
     assert [(each.reasoning, each.content) for each in chunks if each.reasoning or each.content] == [

@@ -15,6 +15,7 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.parser import StreamParser
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.chat_reader import ChatReader
+from lmdeck.errors import IncompleteStreamError
 from lmdeck.messages import Reply
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}}]
@@ -80,6 +81,19 @@ def test_byte_level_text_is_decoded_in_one_piece_too(text: str) -> None:
     """Letters that stand for bytes become white space."""
     dialect = "minicpm5-xml"
     assert shown(whole(text, [], None, dialect).reply()) == shown(streamed(text, [], None, dialect))
+
+
+@pytest.mark.parametrize("reason", ["null", '""', '"None"'])
+def test_a_message_in_one_body_is_whole_without_a_finish_reason(reason: str) -> None:
+    """Some servers send none (janhq/jan#3946); one chunk of a stream as a body is still half an answer."""
+    target = reader([])
+    target.feed(body("Well.").replace(b'"stop"', reason.encode()))
+    target.finish()
+    assert shown(target.reply()) == ("Well.", "", [], [], "stop")
+    cut = reader([])
+    cut.feed(b'{"choices": [{"index": 0, "delta": {"content": "We"}, "finish_reason": null}]}')
+    with pytest.raises(IncompleteStreamError):
+        cut.finish()
 
 
 def test_a_refusal_after_the_content_follows_it() -> None:

@@ -74,16 +74,28 @@ def _content(
     content = message["content"]
     if content is None:
         return "" if fixes.apply("null_content", f"{where}: null content was sent as an empty string.") else None
-    is_result = message["role"] == "tool"
-    if _are_parts(content, any_mapping=not is_result):
+    if message["role"] == "tool":
+        return _result(content, where, fixes)
+    if _are_parts(content, any_mapping=True):
         return [_part(part, fixes) for part in content]
-    if is_result:
-        is_changed = fixes.apply("json_text", f"{where}: the tool's result was sent as JSON text.")
-        return _as_json(content, where) if is_changed else content
     raise ConfigurationError(
         f"{where}: content must be text or a list of parts, not {type(content).__name__}.",
         hint="Pass a string, or OpenAI-style content parts.",
     )
+
+
+def _result(content: object, where: str, fixes: CompatibilityFixes) -> Any:  # text, parts, or the caller's value
+    """Return a tool's result that is not text as text; parts stay a list only if one of them is not text.
+
+    Some servers refuse a list of texts (lastmile-ai/mcp-agent#25).
+    """
+    if not _are_parts(content, any_mapping=False):
+        is_changed = fixes.apply("json_text", f"{where}: the tool's result was sent as JSON text.")
+        return _as_json(content, where) if is_changed else content
+    is_text = all(part["type"] == "text" and isinstance(part.get("text"), str) for part in content)
+    if is_text and fixes.apply("json_text", f"{where}: the text parts of the tool's result were sent as one text."):
+        return "\n".join(part["text"] for part in content)
+    return [_part(part, fixes) for part in content]
 
 
 def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapping[str, Any]]]:
@@ -91,6 +103,11 @@ def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapp
     if not isinstance(content, (list, tuple)) or not (content or any_mapping):
         return False
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
+
+
+def _are_texts(parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every part is text; many servers refuse a list of them as a tool's result (lastmile-ai/mcp-agent#25)."""
+    return all(part["type"] == "text" and isinstance(part.get("text"), str) for part in parts)
 
 
 def _part(part: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:

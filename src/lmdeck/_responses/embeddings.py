@@ -138,7 +138,9 @@ def read_completion(
     if not isinstance(text, str):
         raise MalformedStreamError(f"The answer has no completion: {describe(str(body))}")
     if not text and expects_tokens:
-        raise EmptyReplyError(f"The server's completion is empty (finish reason {choice.get('finish_reason')!r}).")
+        reason = choice.get("finish_reason")
+        hint = EmptyReplyError.token_limit_hint if reason == "length" else None
+        raise EmptyReplyError(f"The server's completion is empty (finish reason {reason!r}).", hint=hint)
     problems = list(adjusted)
     if isinstance(choices, list) and len(choices) > 1:
         problems.append(Problem("extra_choice", "The server sent more than one choice; only the first is used."))

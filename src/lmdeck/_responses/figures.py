@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from lmdeck.messages import ModelDetails, Runtime
 from lmdeck.stats import Stats, Usage
@@ -31,9 +32,9 @@ class _Details(Struct, gc=False):
 class _WireUsage(Struct, gc=False):
     """The usage as most servers send it."""
 
-    prompt_tokens: int | UnsetType = UNSET
-    completion_tokens: int | UnsetType = UNSET
-    total_tokens: int | UnsetType = UNSET
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
@@ -67,7 +68,7 @@ class Figures(Struct):
     def read(self, sent: SentFigures) -> None:
         """Read the figures of a chunk or a whole body."""
         if sent.usage:
-            self.usage = _usage(sent.usage) or self.usage
+            self.usage = _usage(sent.usage, self.usage)
         if sent.timings:
             self.sent_stats = {**stats_of_timings(_decode_object(sent.timings)), **self.sent_stats}
         if sent.stats:
@@ -80,26 +81,26 @@ class Figures(Struct):
             self.runtime = _decode(sent.runtime, Runtime)
 
 
-def _usage(raw: Raw) -> Usage | None:
-    """Return the tokens that a server counted, or None if it reports nothing.
+def _usage(raw: Raw, known: Usage | None) -> Usage | None:
+    """Return the tokens that a server counted; counts that are missing or null stay as they are known.
 
     Fields of wrong types are read leniently.
     """
     try:
-        wire = _decode_usage(raw)
+        sent = _decode_usage(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        usage = _decode_object(raw)
-        return _convert(flatten_usage(usage), Usage) if usage else None
-    if wire is None or wire == _NO_USAGE:
-        return None
-    prompt, completion = wire.prompt_tokens_details or _NO_DETAILS, wire.completion_tokens_details or _NO_DETAILS
-    return Usage(
-        prompt_tokens=wire.prompt_tokens or 0,
-        completion_tokens=wire.completion_tokens or 0,
-        total_tokens=wire.total_tokens or 0,
-        cached_tokens=prompt.cached_tokens if wire.cached_tokens is None else wire.cached_tokens,
-        reasoning_tokens=completion.reasoning_tokens if wire.reasoning_tokens is None else wire.reasoning_tokens,
-    )
+        sent = _convert(flatten_usage(_decode_object(raw)), _WireUsage)
+    if sent is None or sent == _NO_USAGE:
+        return known
+    prompt, completion = sent.prompt_tokens_details or _NO_DETAILS, sent.completion_tokens_details or _NO_DETAILS
+    counts = {
+        "prompt_tokens": sent.prompt_tokens,
+        "completion_tokens": sent.completion_tokens,
+        "total_tokens": sent.total_tokens,
+        "cached_tokens": prompt.cached_tokens if sent.cached_tokens is None else sent.cached_tokens,
+        "reasoning_tokens": completion.reasoning_tokens if sent.reasoning_tokens is None else sent.reasoning_tokens,
+    }
+    return replace(known or Usage(), **{name: count for name, count in counts.items() if count is not None})
 
 
 def _decode(raw: Raw, shape: type[T]) -> T:

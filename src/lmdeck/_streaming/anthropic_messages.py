@@ -46,7 +46,7 @@ class AnthropicTranslator:
         match data.get("type"):
             case "message_start":
                 message = _object(data.get("message"))
-                self._usage |= _object(message.get("usage"))
+                self._usage |= _counts(message.get("usage"))
                 yield completion(id=str(message.get("id") or ""), model=str(message.get("model") or ""))
             case "content_block_start":
                 yield from self._open(_index(data), _object(data.get("content_block")))
@@ -57,7 +57,7 @@ class AnthropicTranslator:
                 if arguments:
                     yield completion(Delta(tool_calls=[call_delta(_index(data), arguments=arguments)]))
             case "message_delta":
-                self._usage |= _object(data.get("usage"))
+                self._usage |= _counts(data.get("usage"))
                 reason = _object(data.get("delta")).get("stop_reason")
                 if reason:
                     yield finished(REASONS.get(str(reason), str(reason)), usage=token_usage(self._usage))
@@ -136,6 +136,11 @@ def _server_call(block: Json) -> ServerCall:
         arguments=_object(block.get("input")),
         provider={"type": str(block.get("type")), "server_label": block.get("server_name")},
     )
+
+
+def _counts(usage: object) -> dict[str, Any]:
+    """Return the token counts of an event; null means that it has nothing new (Aider-AI/aider#4382)."""
+    return {name: count for name, count in _object(usage).items() if count is not None}
 
 
 def _index(data: Json) -> int | None:

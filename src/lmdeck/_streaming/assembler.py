@@ -230,7 +230,8 @@ class ChatAssembler:
         if self._strict and missing:
             raise ToolCallMissingError(missing, partial=reply)
         if self._expects_tokens and not (lost or reply.tool_calls or reply.content or reply.reasoning):
-            raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", partial=reply)
+            hint = EmptyReplyError.token_limit_hint if reply.finish_reason == "length" else None
+            raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", hint=hint, partial=reply)
         return reply
 
     def partial(self) -> Reply:

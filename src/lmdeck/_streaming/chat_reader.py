@@ -155,7 +155,10 @@ class ChatReader:
         chunks: list[Chunk] = []
         if not self.is_streamed:
             body = self._whole_body()
-            self._assembler.feed(self._decode_body(body), chunks)
+            completion = self._decode_body(body)
+            self._assembler.feed(completion, chunks)
+            if any(choice.message is not None for choice in completion.choices or ()):
+                self._assembler.end()  # a message in one body is whole; some servers send no finish reason with it
             if self._observe is not None:
                 self._observe(body, chunks)
         elif not self.is_done:  # what follows the end mark is not part of the answer
