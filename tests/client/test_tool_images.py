@@ -278,6 +278,32 @@ def test_images_in_results_of_anthropic_s_messages_are_moved(fake: FakeLMStudio)
     assert fake.requests[-1].body["messages"] == messages
 
 
+def test_images_in_results_on_the_responses_endpoint_are_moved(fake: FakeLMStudio) -> None:
+    """LM Studio and llama.cpp refuse a `function_call_output` with an image; the results of one answer stay together."""
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{BASE64}"}
+    output = {"type": "function_call_output", "output": [{"type": "input_text", "text": "taken"}, image]}
+    calls = [{"type": "function_call", "call_id": id_, "name": "shoot", "arguments": "{}"} for id_ in "ab"]
+    results = [{**output, "call_id": "a"}, {"type": "function_call_output", "call_id": "b", "output": "no"}]
+    items = [{"role": "user", "content": "Look."}, *calls, *results]
+    moved = {
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": "Images returned by shoot:"}, image],
+    }
+    asked_again = {"role": "user", "content": "And?"}
+    with lm(fake.base_url) as client:
+        for following in ([], [asked_again]):
+            fake.reply("A cat.")
+            reply = client.responses.create(input=[*items, *following])
+            sent = fake.requests[-1].body["input"]
+            assert sent == [*items[:3], {**results[0], "output": "taken"}, results[1], moved, *following]
+            assert [problem.rule for problem in reply.problems] == ["tool_images"]
+    fake.reply("As it is.")
+    with lm(fake.base_url, without_rules=["tool_images"]) as client:
+        client.responses.create(input=[*items, asked_again])
+    assert fake.requests[-1].body["input"] == [*items, asked_again]
+
+
 def test_an_image_shared_by_equal_calls_is_sent_once(fake: FakeLMStudio) -> None:
     """Three calls, three results, one image."""
 

@@ -13,7 +13,7 @@ from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import without_nulls
 from lmdeck._requests.images import checked_url, image_part
 from lmdeck._requests.message_order import items_order, turns_order
-from lmdeck._requests.tool_images import anthropic_images_after_results
+from lmdeck._requests.tool_images import anthropic_images_after_results, response_images_after_results
 from lmdeck.errors import ConfigurationError
 from lmdeck.images import ImageSource
 from lmdeck.messages import Message
@@ -97,6 +97,8 @@ def responses_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
     if not body.get("input"):
         raise ConfigurationError("The response has no input.", hint="Pass `input=`: a text or a list of items.")
     fixes.problems += items_order(body["input"], continues=bool(body.get("previous_response_id")))
+    if isinstance(body["input"], (list, tuple)):
+        body["input"] = list(response_images_after_results(body["input"], fixes))
     if body.get("text") == {} and fixes.apply("empty_text", "The empty `text`, which LM Studio refuses, was omitted."):
         del body["text"]
     if "tools" in body:

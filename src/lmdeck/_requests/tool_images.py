@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lmdeck._compatibility import CompatibilityFixes
-from lmdeck._requests.images import image_part
+from lmdeck._requests.images import checked_url, image_part
 from lmdeck.messages import Message
 from lmdeck.tools.result import read_result
 
@@ -92,6 +92,48 @@ def anthropic_images_after_results(
         yield {**message, "content": content}
         if moved:
             yield {"role": "user", "content": moved}
+
+
+def response_images_after_results(
+    items: Iterable[Any], fixes: CompatibilityFixes
+) -> Iterator[Any]:  # items of any kind
+    """Yield the items of an input of `/v1/responses`, with the images of tool results in a user message after them.
+
+    LM Studio and llama.cpp refuse them in a `function_call_output` (lmstudio-bug-tracker #2200, ggml-org/llama.cpp#23380).
+    """
+    names: dict[str, str] = {}
+    moved: Parts = []
+    for item in items:
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        if kind == "function_call_output":
+            yield _output_without_images(item, names, moved, fixes)
+            continue
+        if kind == "function_call":
+            names[str(item.get("call_id"))] = str(item.get("name"))
+        if moved:
+            yield {"type": "message", "role": "user", "content": moved}
+            moved = []
+        yield item
+    if moved:
+        yield {"type": "message", "role": "user", "content": moved}
+
+
+def _output_without_images(
+    item: Mapping[str, Any], names: Mapping[str, str], moved: Parts, fixes: CompatibilityFixes
+) -> Mapping[str, Any]:
+    """Return the result of a call as one text; its images are appended to `moved`."""
+    parts: Any = item.get("output")
+    images = _images(parts, "input_image")
+    name = names.get(str(item.get("call_id")), "a tool")
+    if images and fixes.apply("tool_images", _detail(name, images)):
+        checked = [{**image, "image_url": _checked(image.get("image_url"), fixes)} for image in images]
+        moved += [{"type": "input_text", "text": f"Images returned by {name}:"}, *checked]
+        return {**item, "output": _text_without(parts, "input_image")}
+    return item
+
+
+def _checked(url: object, fixes: CompatibilityFixes) -> object:
+    return checked_url(url, fixes) if isinstance(url, str) and fixes.is_enabled("images") else url
 
 
 def _block_without_images(
