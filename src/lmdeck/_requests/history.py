@@ -85,7 +85,7 @@ def _content(
 
 
 def _result(content: object, where: str, fixes: CompatibilityFixes) -> Any:  # text, parts, or the caller's value
-    """Return a tool's result that is not text as text; parts stay a list only if one of them is not text.
+    """Return a tool's result as text, or as parts if one of them is not text.
 
     Some servers refuse a list of texts (lastmile-ai/mcp-agent#25).
     """
@@ -103,11 +103,6 @@ def _are_parts(content: object, *, any_mapping: bool) -> TypeGuard[Sequence[Mapp
     if not isinstance(content, (list, tuple)) or not (content or any_mapping):
         return False
     return all(isinstance(part, Mapping) and (any_mapping or isinstance(part.get("type"), str)) for part in content)
-
-
-def _are_texts(parts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every part is text; many servers refuse a list of them as a tool's result (lastmile-ai/mcp-agent#25)."""
-    return all(part["type"] == "text" and isinstance(part.get("text"), str) for part in parts)
 
 
 def _part(part: Mapping[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def anthropic_images_after_results(
 def response_images_after_results(
     items: Iterable[Any], fixes: CompatibilityFixes
 ) -> Iterator[Any]:  # items of any kind
-    """Yield the items of an input of `/v1/responses`, with the images of tool results in a user message after them.
+    """Yield the items of an input, with the images of tool results in a user message after them.
 
     LM Studio and llama.cpp refuse them in a `function_call_output` (lmstudio-bug-tracker #2200, ggml-org/llama.cpp#23380).
     """

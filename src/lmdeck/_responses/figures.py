@@ -82,9 +82,9 @@ class Figures(Struct):
 
 
 def _usage(raw: Raw, known: Usage | None) -> Usage | None:
-    """Return the tokens that a server counted; counts that are missing or null stay as they are known.
+    """Return the tokens that a server counted, or None if it reports nothing.
 
-    Fields of wrong types are read leniently.
+    Counts that are missing or null stay as they are known. Fields of wrong types are read leniently.
     """
     try:
         sent = _decode_usage(raw)

@@ -139,7 +139,10 @@ def _server_call(block: Json) -> ServerCall:
 
 
 def _counts(usage: object) -> dict[str, Any]:
-    """Return the token counts of an event; null means that it has nothing new (Aider-AI/aider#4382)."""
+    """Return the token counts of an event.
+
+    Null means that the event has nothing new (Aider-AI/aider#4382).
+    """
     return {name: count for name, count in _object(usage).items() if count is not None}
 
 
