@@ -81,6 +81,22 @@ def create_private_file(path: str | os.PathLike[str]) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
 
 
+def open_locked(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file that is locked until it is closed; it is created if it is missing.
+
+    Raises:
+        BlockingIOError: Another process has locked it, or another open file of this process has.
+        OSError: It cannot be opened.
+    """
+    file = open(path, "ab", buffering=0, opener=_open_private)  # noqa: SIM115 - the caller closes it
+    try:
+        _lock_at_once(file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 @contextmanager
 def _translated_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Translate an `OSError`, or a refused name, into a `FileWriteError` that names the file."""
@@ -149,6 +165,15 @@ if sys.platform == "win32":
             file.seek(1 << 62)
             msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
+    def _lock_at_once(file: IO[bytes]) -> None:
+        import msvcrt
+
+        file.seek(1 << 62)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+
 else:
 
     @contextmanager
@@ -158,3 +183,8 @@ else:
 
         fcntl.flock(file, fcntl.LOCK_EX)
         yield  # closing the file releases the lock
+
+    def _lock_at_once(file: IO[bytes]) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 
 from lmdeck import ConfigurationError, LMStudio, LMStudioError, ModelEvicted, ModelLoadError, ModelLoadProgress
 from lmdeck.testing import FakeLMStudio
-from loopback import PATIENCE
+from loopback import PATIENCE, Loopback, Request, Step, json_answer
 
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 PROFILES = {"big": {"context_length": 16384, "flash_attention": True}}
@@ -86,6 +90,44 @@ def test_whoever_loads_a_model_loads_it_once(fake: FakeLMStudio, profiles: Any, 
     results = all_at_once(fake, asks, is_async=is_async, profiles=profiles)
     assert all(not isinstance(result, Exception) for result in results), results
     assert fake.model("big").loads == 1
+
+
+ENSURE = """
+import sys, lmdeck
+print("ready", flush=True)
+print(lmdeck.LMStudio(base_url=sys.argv[1]).models.ensure_loaded("big").instance_id, flush=True)
+"""
+
+
+def test_processes_load_a_model_in_turn() -> None:
+    """The second one waits, and finds the model loaded; a killed one is not waited for."""
+    at_load, go_on, is_loaded = threading.Semaphore(0), threading.Event(), threading.Event()
+    loads: list[Request] = []
+
+    def answer(request: Request) -> Iterator[Step]:
+        if request.path != LOAD:
+            instances = [{"id": "big", "config": {}}] if is_loaded.is_set() else []
+            yield from json_answer({"models": [{"key": "big", "type": "llm", "loaded_instances": instances}]})
+            return
+        loads.append(request)
+        at_load.release()
+        go_on.wait(PATIENCE)
+        yield 0.4  # in which the other would come
+        is_loaded.set()
+        yield from json_answer({"instance_id": "big", "type": "llm", "status": "loaded", "load_time_seconds": 1})
+
+    with Loopback(answer) as server, ExitStack() as stack:
+        start = partial(subprocess.Popen, [sys.executable, "-c", ENSURE, server.url], stdout=subprocess.PIPE, text=True)
+        killed = stack.enter_context(start())
+        assert at_load.acquire(timeout=PATIENCE)
+        killed.kill()
+        killed.wait(PATIENCE)
+        others = [stack.enter_context(start()) for _ in range(2)]
+        assert at_load.acquire(timeout=PATIENCE)
+        assert [other.stdout.readline() for other in others if other.stdout] == ["ready\n"] * 2
+        go_on.set()
+        assert [other.communicate(timeout=PATIENCE)[0] for other in others] == ["big\n"] * 2
+    assert len(loads) == 2  # of the killed one, and of one of the others
 
 
 @pytest.mark.parametrize(

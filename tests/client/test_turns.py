@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import pytest
@@ -106,8 +107,9 @@ def test_another_server_is_asked_for_everything_at_once(fake: FakeLMStudio, answ
 @BOTH
 @pytest.mark.parametrize("settings", [{}, {"max_concurrency": 8}], ids=str)
 @pytest.mark.parametrize("stream", [False, True], ids=["send", "stream"])
+@pytest.mark.parametrize("clients", [1, 8], ids=["one client", "a client each"])
 def test_a_model_that_is_not_loaded_is_asked_by_one_first(
-    stream: bool, settings: dict[str, Any], is_async: bool
+    clients: int, stream: bool, settings: dict[str, Any], is_async: bool
 ) -> None:
     """LM Studio would load it once for each (bug #1751); after the first byte the others come at once."""
     loaded = threading.Event()
@@ -127,7 +129,7 @@ def test_a_model_that_is_not_loaded_is_asked_by_one_first(
 
     at_first: list[int] = []
     with Loopback(answer) as server:
-        replies = ask_all_at_once(server.url, 8, is_async=is_async, stream=stream, **settings)
+        replies = ask_all_at_once(server.url, 8, is_async=is_async, stream=stream, clients=clients, **settings)
     assert replies == ["Hello."] * 8
     assert at_first == [1]
 
@@ -152,8 +154,10 @@ def test_after_a_failure_the_next_one_goes_first(is_async: bool) -> None:
     assert sorted(replies) == ["Hello."] * 3 + ["InvalidRequestError"] * 3
 
 
-def ask_all_at_once(url: str, count: int, *, is_async: bool, stream: bool = False, **settings: Any) -> list[str]:
-    """Return what each got: the content, or the name of its error."""
+def ask_all_at_once(
+    url: str, count: int, *, is_async: bool, stream: bool = False, clients: int = 1, **settings: Any
+) -> list[str]:
+    """Return what each request of these clients got: the content, or the name of its error."""
     if is_async:
 
         async def ask_async(client: AsyncLMStudio) -> str:
@@ -164,8 +168,9 @@ def ask_all_at_once(url: str, count: int, *, is_async: bool, stream: bool = Fals
                 return type(error).__name__
 
         async def main() -> list[str]:
-            async with alm(url, **settings) as client:
-                return list(await asyncio.gather(*(ask_async(client) for _ in range(count))))
+            async with AsyncExitStack() as stack:
+                made = [await stack.enter_async_context(alm(url, **settings)) for _ in range(clients)]
+                return list(await asyncio.gather(*(ask_async(made[at % clients]) for at in range(count))))
 
         return asyncio.run(main())
     told: list[str] = []
@@ -177,13 +182,39 @@ def ask_all_at_once(url: str, count: int, *, is_async: bool, stream: bool = Fals
         except LMStudioError as error:
             told.append(type(error).__name__)
 
-    with lm(url, **settings) as client:
-        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(count)]
+    with ExitStack() as stack:
+        made = [stack.enter_context(lm(url, **settings)) for _ in range(clients)]
+        threads = [threading.Thread(target=ask, args=(made[at % clients],)) for at in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(PATIENCE)
     return told
+
+
+def test_a_sync_client_does_not_wait_for_its_own_thread() -> None:
+    """A blocking call inside a coroutine stops the loop that another client's first request needs."""
+
+    async def main(url: str) -> list[str]:
+        async with alm(url) as first:
+            asked = asyncio.create_task(first.chat().user("x").send())
+            await asyncio.to_thread(server.until, lambda: any(each.path == CHAT for each in server.requests))
+            with lm(url) as second:
+                said = second.chat().user("x").send().content
+            released.set()
+            return [said, (await asked).content]
+
+    def answer(request: Request) -> Iterator[Step]:
+        if request.path == LIST:
+            yield from json_answer({"models": [{"key": "m", "type": "llm", "loaded_instances": []}]})
+            return
+        if len([each for each in server.requests if each.path == CHAT]) == 1:
+            released.wait(PATIENCE)
+        yield from hello(request)
+
+    released = threading.Event()
+    with Loopback(answer) as server:
+        assert asyncio.run(main(server.url)) == ["Hello."] * 2
 
 
 @BOTH

@@ -4,6 +4,9 @@ LM Studio loads a model once per concurrent request (bug #1751). The first reque
 before the first byte of that answer triggers a look-up in the server's list: if the model is not loaded, this request and all
 further ones wait for that byte; otherwise none waits. Sequential requests do not cause look-ups.
 
+The first requests of separate clients take turns by claims: the one that finds a claim waits until it ends or the list shows
+the model.
+
 LM Studio keeps only one of the models that it loads on demand. When a client returns to a model that it used before another
 one, the server's list shows whether it is still loaded. The list is requested at most once a minute.
 
@@ -16,13 +19,13 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
-from lmdeck._pipeline.effects import Acquire, Plan
+from lmdeck._pipeline.effects import Acquire, Plan, Sleep
 from lmdeck._pipeline.latch import Latch
 from lmdeck.events import ModelEvicted
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 READY_SECONDS = 30.0
 MAX_MODELS = 64
 LOOK_UP_INTERVAL = 60.0
+MIN_POLL, MAX_POLL = 0.05, 1.0  # seconds between two looks at another client's claim
 TTL_EXPIRED = "Its `ttl` of {:g} s had passed: set a longer one."
 EVICTED = (
     "Loaded now: {}. LM Studio unloads a model that it loaded on demand when it loads another one: load both with "
@@ -55,10 +59,27 @@ class ModelWait(Latch):
     is_cold = False
 
 
+class Claim(Protocol):
+    """The right of one client to load a model; see `lmdeck._plans.load_claims`."""
+
+    def release(self) -> None:
+        """End the claim."""
+        ...
+
+
+class Claims(Protocol):
+    """The claims that the clients of one server make."""
+
+    def try_claim(self, model: str, *, between_processes: bool) -> Claim | None:
+        """Return a claim, or None if another client has one."""
+        ...
+
+
 class LoadOnce:
     """A handler that sends one request for a model that is not loaded; the others wait for it.
 
-    `is_loaded` is a plan that checks the server's list; `on_loaded` is called after a model was loaded for a request.
+    `is_loaded` is a plan that checks the server's list; `on_loaded` is called after a model was loaded for a request. The wait
+    for the claim of another client takes at most `patience` seconds.
     """
 
     def __init__(
@@ -68,8 +89,12 @@ class LoadOnce:
         clock: Callable[[], float],
         is_loaded: Callable[[str], Plan[bool]],
         on_loaded: Callable[[], object],
+        claims: Claims,
+        patience: float,
     ) -> None:
         self._inner = inner
+        self._claims = claims
+        self._patience = patience
         self._make_lock = make_lock
         self._clock = clock
         self._is_loaded = is_loaded
@@ -113,10 +138,10 @@ class LoadOnce:
         return stream
 
     def exclusively(self, model: str, make: Callable[[], Plan[T]]) -> Plan[T]:
-        """Return a plan that loads a model while no other plan or request of this client does.
+        """Return a plan that loads a model while no other plan, client or process does.
 
-        The others wait until it has ended. `make` must first check whether the model is loaded, since another plan may have
-        loaded it meanwhile.
+        They, and the requests of this process, wait until it has ended. `make` must first check whether the model is loaded,
+        since another one may have loaded it meanwhile.
         """
         while True:
             is_first, loading = self._begin(model)
@@ -125,7 +150,7 @@ class LoadOnce:
             yield Acquire(loading)
         loading.was_checked = loading.is_cold = True  # requests wait without a look-up
         try:
-            result = yield from make()
+            result = yield from self._while_claimed(model, make)
             self._note_ready(model, loading)
         finally:
             self._end(model, loading)
@@ -145,13 +170,37 @@ class LoadOnce:
             return True, loading
 
     def _go_first(self, call: Call[R], loading: ModelWait) -> Plan[ResponseStream[R]]:
+        def look_up() -> Plan[bool]:
+            is_loaded = yield from self._is_loaded(call.model)
+            loading.was_checked, loading.is_cold = True, not is_loaded
+            return is_loaded
+
         try:
-            stream = yield from self._inner(call)
+            stream = yield from self._while_claimed(call.model, lambda: self._inner(call), look_up)
             self._note_ready(call.model, loading)
             self._note_use(call)
         finally:  # after a failure the next request goes first
             self._end(call.model, loading)
         return stream
+
+    def _while_claimed(
+        self, model: str, make: Callable[[], Plan[T]], is_needless: Callable[[], Plan[bool]] | None = None
+    ) -> Plan[T]:
+        """Run a plan under a claim.
+
+        If another client has it, wait until it is free, `is_needless` returns True, or the patience ends. A plan without
+        `is_needless` also waits for other processes.
+        """
+        latest, pause = self._clock() + self._patience, MIN_POLL
+        while (claim := self._claims.try_claim(model, between_processes=is_needless is None)) is None:
+            if self._clock() >= latest or (is_needless is not None and (yield from is_needless())):
+                return (yield from make())
+            yield Sleep(pause)
+            pause = min(2 * pause, MAX_POLL)
+        try:
+            return (yield from make())
+        finally:
+            claim.release()
 
     def _end(self, model: str, loading: ModelWait) -> None:
         with self._lock:

@@ -27,6 +27,7 @@ from lmdeck._pipeline.loading import LoadOnce, WatchEvictions
 from lmdeck._pipeline.retry import Retry, RetryPolicy
 from lmdeck._pipeline.telemetry import Telemetry
 from lmdeck._plans.known_models import KnownModels
+from lmdeck._plans.load_claims import LoadClaims
 from lmdeck._plans.load_profiles import LoadProfiles
 from lmdeck._plans.summary_store import Summaries
 from lmdeck._requests.base_url import BaseURL
@@ -82,10 +83,14 @@ class Session:
         self.peer = Peer()
         retried = Retry(self.once, policy, bus=self.bus)
         without_loading = Retry(self.once, replace(policy, loading=0.0), bus=self.bus)
-        self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, caller or _task_or_thread)
+        caller = caller or _task_or_thread
+        self.semaphore = FairSemaphore(settings.max_concurrency, threading.Lock, caller)
         on_fork(self.semaphore, FairSemaphore.after_fork)
         limited = ConcurrencyLimit(retried, self.semaphore, clock, self.bus, self._look_up_parallel)
-        self.load_once = LoadOnce(limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit)
+        self.load_once = LoadOnce(
+            limited, threading.Lock, clock, self._is_loaded, self.semaphore.forget_limit,
+            LoadClaims(self.address.root, caller), settings.first_token_timeout,
+        )  # fmt: skip
         on_fork(self.load_once, LoadOnce.after_fork)
         self._evictions = WatchEvictions(self.load_once, threading.Lock, clock, self._look_up_models, self.bus)
         on_fork(self._evictions, WatchEvictions.after_fork)
