@@ -114,7 +114,10 @@ class _Alm(_ClientProxy):
 
 _lm, _alm = _Lm(), _Alm()
 lm = cast("LMStudio", _lm)
+"""The client of sync code, with the settings `LMDECK`: one for each process."""
+
 alm = cast("AsyncLMStudio", _alm)
+"""The client of async code, with the settings `LMDECK`: one for each event loop."""
 
 
 @receiver(setting_changed, dispatch_uid="lmdeck.clients")
