@@ -156,7 +156,8 @@ class Grammar:
         self.words = frozenset(word for dialect in dialects for word in _unproven_literals(dialect) if is_word(word))
         self.start_tokens = Stops((*self.starts,))
         heads = _heads(self.starts)
-        self.begins_start = re.compile(rf"\s*+(?:{heads})").match
+        self._start_heads = late_pattern(heads)
+        self._start_chars = frozenset(start[0] for start in self.starts)
         self._line = rf"\n{INDENT}(?={heads})" if self.starts else ""
         self._tokens = frozenset({*self.markers, *self.anywhere, *self.drops, *self.closers})
         self._scans: dict[tuple[Stops, tuple[str, ...]], Stops] = {}
@@ -191,6 +192,13 @@ class Grammar:
             self._scans[key] = Stops(tokens, self._line, LIST_GUARDS)
         return self._scans[key]
 
+    def begins_start(self, text: str, at: int = 0) -> bool:
+        """Whether a marker that counts only at the start of a line may come next, after white space."""
+        found = NON_SPACE.search(text, at)
+        if found is None or found.group() not in self._start_chars:  # then the expression need not be compiled
+            return False
+        return self._start_heads.match(text, found.start()) is not None
+
     @cached_property
     def outside(self) -> Stops:
         """The literals to look for outside of messages."""
@@ -209,7 +217,7 @@ class Grammar:
         return (
             found is not None
             and not self.byte_level
-            and self.begins_start(text) is None
+            and not self.begins_start(text)
             and self.outside.pattern.search(text) is None
             and self._ends_of_reasoning.pattern.search(text) is None
             and self.opening.pattern.match(text, found.start()) is None

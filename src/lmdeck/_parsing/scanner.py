@@ -166,7 +166,7 @@ class Scanner(ReasoningScanner):
     def _read_start_marker(self, ends: Stops) -> Reader[bool]:
         """Read a marker that counts only at the start of a line; return whether there was one."""
         source, grammar, sink = self.source, self.grammar, self.sink
-        if grammar.begins_start(source.text, source.at) is None or not sink.code_spans.is_line_start:
+        if not grammar.begins_start(source.text, source.at) or not sink.code_spans.is_line_start:
             return False
         yield from source.pass_space(sink.emit_content)
         found = yield from source.ahead(grammar.start_tokens)

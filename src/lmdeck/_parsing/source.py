@@ -79,11 +79,6 @@ class Stops:
         return re.compile(_either(alternatives(starts, or_end=True), self._also, *guarded))
 
     @cached_property
-    def _firsts(self) -> frozenset[str]:
-        """The first characters of the literals."""
-        return frozenset(literal[0] for literal in self.literals)
-
-    @cached_property
     def prefixes(self) -> frozenset[str]:
         """The proper prefixes of the literals."""
         return frozenset(literal[:n] for literal in self.literals for n in range(1, len(literal)))
@@ -97,7 +92,7 @@ class Stops:
 
     def literal_at(self, text: str, at: int) -> str:
         """Return the literal at a position; `""` if there is none."""
-        if not self._also and text[at : at + 1] not in self._firsts:  # then the expression need not be compiled
+        if not self._also and not text.startswith(self.literals, at):  # then the expression need not be compiled
             return ""
         found = self.pattern.match(text, at)
         return found.group() if found else ""
