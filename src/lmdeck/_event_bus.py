@@ -11,7 +11,6 @@ from inspect import iscoroutine, iscoroutinefunction
 from typing import Any, Self, TypeVar, overload
 
 from lmdeck.errors import ConfigurationError
-from lmdeck.events import EVENTS
 
 E = TypeVar("E")
 Handler = Callable[[E], object]
@@ -65,6 +64,8 @@ class EventBus:
         Raises:
             ConfigurationError: `kind` is not an event type, or the handler is async and the client is not.
         """
+        from lmdeck.events import EVENTS  # imported late: few clients have listeners
+
         if kind not in EVENTS:
             raise ConfigurationError(
                 f"{getattr(kind, '__name__', kind)!r} is not an event type.",

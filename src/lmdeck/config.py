@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from lmdeck._secret import Secret, redact_url
 from lmdeck._settings.checks import CHECKS
@@ -207,4 +207,4 @@ def _printable_value(found: FoundSetting) -> object:
     return redact_url(found.value) if is_address else found.value
 
 
-assert CHECKS.keys() == {entry.name for entry in fields(Settings)}  # a setting without a check is a bug
+assert CHECKS.keys() == {*Settings.__struct_fields__}  # a setting without a check is a bug

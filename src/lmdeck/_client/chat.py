@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk
 from lmdeck._client.builder import Builder
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._pipeline.run_plan import drive, drive_async, run_plan, run_plan_async
@@ -20,7 +21,6 @@ from lmdeck._plans.generation import read_whole
 from lmdeck._requests.chat import ChatSpec
 from lmdeck._transport import AsyncTransport, Transport
 from lmdeck._transport.interruption import Interruption
-from lmdeck.events import AgentEvent, Chunk
 from lmdeck.messages import Reply
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lmdeck._client.parse_stream import AsyncParseStream, ParseStream
     from lmdeck._client.paused_run import Decisions, PausedRun
     from lmdeck._client.run import AsyncChatRun, ChatRun
+    from lmdeck.events import AgentEvent
 
 T = TypeVar("T")
 

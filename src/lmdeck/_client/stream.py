@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar, cast
 
+from lmdeck._chunks import Chunk
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
 from lmdeck._pipeline.run_plan import drive, drive_async
@@ -19,7 +20,6 @@ from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
 from lmdeck._transport.interruption import Interruption
 from lmdeck.errors import IncompleteStreamError, TransportError
-from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 
 TransportT = TypeVar("TransportT")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
+from lmdeck._chunks import Chunk
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.grammar import grammar_for
 from lmdeck._parsing.offered_tools import OfferedTools
@@ -17,7 +18,6 @@ from lmdeck._parsing.reasoning_channel import ReasoningChannel
 from lmdeck._parsing.scanner import Scanner
 from lmdeck._parsing.source import MalformedCall
 from lmdeck._parsing.text_buffer import TextBuffer
-from lmdeck.events import Chunk
 from lmdeck.messages import ParsedMessage, Problem
 
 TEXTS_AT_ONCE = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmdeck._chunks import Chunk
 from lmdeck._parsing.argument_values import decode_arguments
 from lmdeck._parsing.dialects.xml_tags import FUNCTION
 from lmdeck._parsing.literals import LiteralReader
@@ -9,7 +10,6 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._parsing.sink import Sink
 from lmdeck._parsing.source import MalformedCall, NotACall, Reader, Source, TruncatedCall, run_whole
 from lmdeck._parsing.xml_calls import parameters
-from lmdeck.events import Chunk
 
 
 def repaired_arguments(raw: str, name: str, tools: OfferedTools) -> tuple[str, list[str]] | None:

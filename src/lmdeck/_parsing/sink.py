@@ -13,13 +13,13 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import force_setattr
 
+from lmdeck._chunks import Chunk, ToolCallDelta
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._parsing.argument_values import decode_repaired, repeated_keys
 from lmdeck._parsing.code_spans import CodeSpans
 from lmdeck._parsing.offered_tools import NAME_PREFIXES, OfferedTools
 from lmdeck._parsing.source import MalformedCall, Reader, Source, Stops, UnofferedCall
 from lmdeck._parsing.text_buffer import TextBuffer
-from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
 MAX_SEARCHES = 16

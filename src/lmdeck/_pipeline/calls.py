@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeAlias, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk
 from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
 from lmdeck._transport import Response, WireRequest
 from lmdeck.errors import APIError, LMStudioError, StreamError, TransportError
-from lmdeck.events import Chunk
 from lmdeck.stats import Measured
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from typing import Any
 from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan, Slot
-from lmdeck.events import RequestQueued
 
 DEFAULT_LIMIT = 4
 NO_LIMIT = sys.maxsize
@@ -180,7 +179,7 @@ class ConcurrencyLimit:
         slot: Slot = acquired
         try:
             if waited:
-                self._publish_wait(RequestQueued(call.request_id, waited, self._semaphore.limit))
+                self._publish_wait(call.request_id, waited)
             stream = yield from self._inner(call)
         except BaseException:
             self._semaphore.release(slot)
@@ -202,9 +201,11 @@ class ConcurrencyLimit:
         finally:
             self._semaphore.resize(limit or DEFAULT_LIMIT)
 
-    def _publish_wait(self, event: RequestQueued) -> None:
-        _log.info("%s waited %.3f s in the queue", event.request_id, event.seconds)
-        self._bus.emit(event)
+    def _publish_wait(self, request_id: str, seconds: float) -> None:
+        from lmdeck.events import RequestQueued  # imported late: few requests wait
+
+        _log.info("%s waited %.3f s in the queue", request_id, seconds)
+        self._bus.emit(RequestQueued(request_id, seconds, self._semaphore.limit))
 
     def _warn(self) -> None:
         if not self._has_warned:

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._pipeline.calls import Call, R, ResponseStream, StreamObserver, locate
 from lmdeck._pipeline.effects import Plan, Read, Send
 from lmdeck._transport import Response
 from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
-from lmdeck.events import Chunk
 
 MAX_BODY_CHARS = 2000
 _http = logging.getLogger("lmdeck.http")

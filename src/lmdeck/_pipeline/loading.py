@@ -27,9 +27,9 @@ from lmdeck._event_bus import EventBus
 from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Acquire, Plan, Sleep
 from lmdeck._pipeline.latch import Latch
-from lmdeck.events import ModelEvicted
 
 if TYPE_CHECKING:
+    from lmdeck.events import ModelEvicted
     from lmdeck.model_info import ModelInfo
 
 READY_SECONDS = 30.0
@@ -292,6 +292,8 @@ class WatchEvictions:
         named = [each for each in models or () if model in (each.key, *(one.id for one in each.instances))]
         if not named or any(each.instances for each in named):
             return
+        from lmdeck.events import ModelEvicted  # imported late: few models are unloaded
+
         idle = self._clock() - earlier.at
         self._report(ModelEvicted(model=model, loaded=_loaded(models or ()), idle=idle, ttl=earlier.ttl))
 

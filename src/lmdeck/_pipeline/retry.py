@@ -16,7 +16,6 @@ from lmdeck._pipeline.calls import Call, Handler, R, ResponseStream
 from lmdeck._pipeline.effects import Plan, Sleep
 from lmdeck.config import Settings
 from lmdeck.errors import APIError, LMStudioError, RateLimitError, RequestTimeoutError, ServerUnreachableError
-from lmdeck.events import RequestRetried
 
 _log = logging.getLogger("lmdeck.http")
 STILL_LOADING = "The server is still loading its model: wait, or increase `first_token_timeout`."
@@ -114,7 +113,8 @@ class Retry:
             try:
                 stream = yield from self._inner(call)
             except LMStudioError as error:
-                from lmdeck._responses.api_errors import is_loading  # imported late: few requests fail
+                from lmdeck._responses.api_errors import is_loading  # imported late, as the event: few requests fail
+                from lmdeck.events import RequestRetried
 
                 error.attempts = attempt
                 if is_loading(error):

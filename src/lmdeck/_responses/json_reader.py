@@ -7,6 +7,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
+from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._responses.json_bodies import DECODE_ERRORS, is_error_body
 from lmdeck.errors import (
@@ -16,7 +17,6 @@ from lmdeck.errors import (
     TransportError,
     describe,
 )
-from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 
 

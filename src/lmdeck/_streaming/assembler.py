@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
@@ -21,7 +22,6 @@ from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._responses.figures import Figures
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
-from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, TokenLogprob
 
 if TYPE_CHECKING:

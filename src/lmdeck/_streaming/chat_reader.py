@@ -13,6 +13,7 @@ from typing import NoReturn, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._responses.json_bodies import DECODE_ERRORS, decoded_or_text, is_error_body
 from lmdeck._streaming.assembler import ChatAssembler
@@ -28,7 +29,6 @@ from lmdeck.errors import (
     TransportError,
     describe,
 )
-from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
 
 DONE = b"[DONE]"

@@ -11,9 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk, ToolCallDelta
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._streaming.tool_call_slots import NATIVE
-from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
 

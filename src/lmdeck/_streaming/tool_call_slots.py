@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._chunks import ToolCallDelta
 from lmdeck._limits import Limits
 from lmdeck._parsing.argument_values import decode_arguments, repeated_keys
 from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._streaming.wire_chunks import ToolDelta
 from lmdeck.errors import MalformedStreamError
-from lmdeck.events import ToolCallDelta
 from lmdeck.messages import Problem, ToolCall
 
 CONTROL = "<|"

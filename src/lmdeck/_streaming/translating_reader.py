@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.json_bodies import DECODE_ERRORS, is_error_body
@@ -20,7 +21,6 @@ from lmdeck._streaming.sse import ServerSentEvent
 from lmdeck._streaming.translator import Translator
 from lmdeck._streaming.wire_chunks import WireCompletion, without_lone_surrogates
 from lmdeck.errors import MalformedStreamError, describe
-from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 
 

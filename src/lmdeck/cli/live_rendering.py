@@ -17,9 +17,9 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
+from lmdeck._chunks import Chunk
 from lmdeck.cli.plain_output import safe, write
 from lmdeck.cli.terminal import Mark, console, show_line
-from lmdeck.events import Chunk
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._chunks import Chunk
 from lmdeck._encoders.chat import call_entry
 from lmdeck._encoders.common import DONE, answer_id, data_event
 from lmdeck._encoders.event_stream import encode_event
-from lmdeck.events import Chunk
 from lmdeck.messages import Reply, ToolCall
 from lmdeck.relay.writing import HEARTBEAT, arguments_of, decoded, receipt, writable
 

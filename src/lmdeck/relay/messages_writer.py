@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._chunks import Chunk
 from lmdeck._encoders.blocks import Blocks
 from lmdeck._encoders.common import item_id, named_event
 from lmdeck._encoders.messages import (
@@ -19,7 +20,6 @@ from lmdeck._encoders.messages import (
     content_block,
     end_frames,
 )
-from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk
 from lmdeck._incoming.headers import HOP_BY_HOP
 from lmdeck._responses.api_errors import api_error
 from lmdeck._responses.embeddings import read_vectors
@@ -19,7 +20,6 @@ from lmdeck._responses.json_reader import JSONReader, Reader
 from lmdeck._streaming.chat_reader import ChatReader, Observer
 from lmdeck._streaming.sse import EVENT_DATA
 from lmdeck.errors import EndpointNotFoundError, LMStudioError, ToolCallParseError, TransportError
-from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
 from lmdeck.relay.requested_json import RequestedJson
 from lmdeck.relay.writing import Writer, rules_of

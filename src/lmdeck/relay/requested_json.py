@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from lmdeck._chunks import Chunk
 from lmdeck._parsing.structured_output import json_values
 from lmdeck._streaming.chat_reader import Observer
 from lmdeck.errors import ConfigurationError
-from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply
 from lmdeck.tools.checker import Checker
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._chunks import Chunk
 from lmdeck._encoders.common import item_id
 from lmdeck._encoders.responses import ResponseEncoder
-from lmdeck.events import Chunk
 from lmdeck.messages import Reply
 from lmdeck.relay.writing import HEARTBEAT, decoded, events_of, receipt, writable
 

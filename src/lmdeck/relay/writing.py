@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lmdeck._chunks import Chunk
 from lmdeck._encoders.backend_events import (
     BackendEvent,
     ReasoningTextDelta,
@@ -16,7 +17,6 @@ from lmdeck._encoders.backend_events import (
 )
 from lmdeck._encoders.event_stream import encode_comment
 from lmdeck._streaming.wire_chunks import without_lone_surrogates
-from lmdeck.events import Chunk
 from lmdeck.messages import Problem, Reply, ToolCall
 
 __all__ = ["HEARTBEAT", "Writer", "arguments_of", "decoded", "events_of", "receipt", "rules_of", "writable"]
