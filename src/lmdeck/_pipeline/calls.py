@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct, field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lmdeck._responses.json_reader import Reader
 
 R = TypeVar("R", bound="Reader")
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 MAX_SEARCHED_BYTES = 1 << 20
 """How much of a request is searched for secrets that an error may quote."""
 
@@ -50,7 +52,9 @@ class Call(Struct, Generic[R], frozen=True, kw_only=True):
 
         Once the answer has started, only the fields that errors and logs use are needed.
         """
-        return replace(self, request=replace(self.request, headers={}, body=None), make_reader=_refuse_second_reader)
+        return replace(
+            self, request=replace(self.request, headers=NO_HEADERS, body=None), make_reader=_refuse_second_reader
+        )
 
 
 class StreamObserver:

@@ -32,6 +32,7 @@ OWN_METHODS = {
     "tool_choice": "with_tool_choice",
     "stream": "send() or stream()",
 }
+WITH_USAGE = {"include_usage": True}
 RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's seed for "choose at random", which -1 also means (`LLAMA_DEFAULT_SEED`)."""
 ANY_OBJECT = {"type": "object", "additionalProperties": True}
@@ -79,7 +80,8 @@ def build_chat(spec: ChatSpec, model: str | None, fixes: CompatibilityFixes, *, 
                 body["tool_choice"] = choice
     body["stream"] = stream
     if stream and fixes.is_enabled("include_usage"):
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        own = body.get("stream_options")
+        body["stream_options"] = {**own, **WITH_USAGE} if own else WITH_USAGE
     return body
 
 

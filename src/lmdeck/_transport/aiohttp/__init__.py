@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 
 import aiohttp
+from multidict import istr
 from yarl import URL
 
 from lmdeck._forking import on_fork
@@ -60,7 +62,7 @@ class AiohttpTransport:
                         URL(request.url, encoded=True),
                         data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
                         # Through a tunnel the proxy's headers would reach the server.
-                        headers=request.wire_headers() | ({} if is_tunnelled else self._proxy_headers),
+                        headers=_shared_names(request.wire_headers() | ({} if is_tunnelled else self._proxy_headers)),
                         allow_redirects=False,
                         proxy=self._proxy,
                         proxy_headers=self._proxy_headers if is_tunnelled else None,
@@ -96,6 +98,14 @@ class AiohttpTransport:
             self._session = await anext(self._keeper)  # does not wait, so no other task runs in between
             self._loop = loop
         return self._session
+
+
+_name = lru_cache(maxsize=256)(istr)
+
+
+def _shared_names(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers with names that all requests share, where aiohttp would create one for each."""
+    return {_name(name): value for name, value in headers.items()}
 
 
 _parents: list[object] = []

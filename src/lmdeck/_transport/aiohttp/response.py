@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import aiohttp
 
@@ -19,6 +20,7 @@ from lmdeck._transport.aiohttp.read_timer import ReadTimer
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck.errors import LMStudioError, RequestTimeoutError
 
+_lower = lru_cache(maxsize=256)(str.lower)  # many streams at once share the names of headers
 DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 
 
@@ -45,7 +47,7 @@ class AiohttpResponse(Listener):
         self._deadlines = deadlines
         self._url = request.url
         self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = {_lower(name): value for name, value in response.headers.items()}
         self._has_length = "content-length" in self.headers  # then aiohttp knows the end with the last bytes
         self.has_ended = False
         coding = self.headers.get("content-encoding")
