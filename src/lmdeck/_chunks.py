@@ -1,4 +1,4 @@
-"""The chunks of a streamed answer: every answer has them; the events of `lmdeck.events` are only created for listeners."""
+"""The chunks of a streamed answer; the events of `lmdeck.events` are for listeners only."""
 
 from __future__ import annotations
 
