@@ -104,7 +104,7 @@ _name = lru_cache(maxsize=256)(istr)
 
 
 def _shared_names(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers with names that all requests share, where aiohttp would create one for each."""
+    """Return headers with shared names: aiohttp would create them again for each request."""
     return {_name(name): value for name, value in headers.items()}
 
 
