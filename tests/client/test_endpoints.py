@@ -21,6 +21,7 @@ from lmdeck import (
     LMStudioError,
     MalformedStreamError,
     ModelLoadProgress,
+    ModelNotFoundError,
     Reply,
     ServerError,
     ServerEvent,
@@ -308,6 +309,22 @@ def test_a_forgotten_conversation_is_told_again_when_asked_to(fake: FakeLMStudio
     assert conversation.response_id == "resp_2"
 
 
+@pytest.mark.parametrize("store", [True, False])
+def test_a_conversation_that_is_not_stored_is_told_again(fake: FakeLMStudio, store: bool) -> None:
+    """Without the id of the last response the server could not know of it, also where earlier ones have an id."""
+    fake.body(native(1, "Blue.")).body({**native(2), "response_id": None}).body(native(3)).body(native(4))
+    with lm(fake.base_url) as client:
+        conversation = client.conversation("m", system_prompt="Be brief.", store=store)
+        told = [
+            [problem.code for problem in conversation.send(text).problems] for text in ("One", "Two", "Three", "Four")
+        ]
+        sent = [request.body for request in fake.requests]
+    assert [body.get("previous_response_id") for body in sent] == [None, "resp_1", None, "resp_3"]
+    assert [body.get("system_prompt") for body in sent] == ["Be brief.", None, "Be brief.", None]
+    assert all(text in sent[2]["input"][0]["content"] for text in ("One", "Blue.", "Two"))
+    assert told == [[], [], ["history_replayed"], []]
+
+
 # --- models ---------------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +361,17 @@ def test_ensure_loaded_tells_of_the_load_and_unload_ends_it(fake: FakeLMStudio) 
         assert client.models.ensure_loaded("m", on_progress=seen.append).instance_id == "m:2"
         assert client.models.unload("m:2") == "m:2"
     assert [each.progress for each in seen] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("key", "hint"), [("m@q4_k_m", "models.load('m')"), ("other@q4", "lmdeck models")])
+def test_a_key_that_cannot_be_loaded_is_told_with_those_that_can(fake: FakeLMStudio, key: str, hint: str) -> None:
+    """LM Studio lists variants, but loads only the selected one, by the model's key (bug tracker #1462)."""
+    fake.at(LIST).body(listed())
+    fake.at(LOAD).body({"error": {"type": "model_not_found", "message": f"Model {key} not found"}}, status=404)
+    with lm(fake.base_url) as client, pytest.raises(ModelNotFoundError) as caught:
+        client.models.load(key)
+    assert caught.value.available == ["m"]
+    assert hint in caught.value.hint
 
 
 def test_a_bad_load_option_is_refused_before_anything_is_sent(fake: FakeLMStudio) -> None:

@@ -91,6 +91,20 @@ def test_a_draft_model_is_told_of(fake: FakeLMStudio, more: dict[str, Any], draf
         assert client.complete("Hi").stats.draft_tokens == drafted
 
 
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_answer_that_was_ended_early_is_no_answer(fake: FakeLMStudio, way: Way) -> None:
+    """A model that somebody unloads in LM Studio; a plain completion keeps its text, too."""
+    stats = {"stats": {"stop_reason": "modelUnloaded"}}
+    fake.body(completion("One", **stats)).body(
+        {**COMPLETION, "choices": [{"text": "x", "finish_reason": "stop"}], **stats}
+    )
+    error = way.fail(fake.base_url)
+    with lm(fake.base_url) as client, pytest.raises(IncompleteStreamError, match="unloaded") as caught:
+        client.complete("Hi")
+    assert isinstance(error, IncompleteStreamError)
+    assert [each.partial.content for each in (error, caught.value) if each.partial] == ["One", "x"]
+
+
 @pytest.mark.parametrize("choice", ["required", "noop"])
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_call_that_was_demanded_and_did_not_come(fake: FakeLMStudio, choice: str, is_streamed: bool) -> None:

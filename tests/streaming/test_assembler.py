@@ -360,6 +360,30 @@ def test_reasoning_that_used_up_the_budget_is_told(delta: dict[str, Any], finish
     assert ("reasoning_used_budget" in {problem.code for problem in reply.problems}) is is_told
 
 
+@pytest.mark.parametrize(
+    ("delta", "finish", "told"),
+    [
+        ({"reasoning_content": "Hm."}, "stop", ["reasoning_only"]),
+        ({"reasoning_content": "Hm.", "content": " \n"}, "stop", ["reasoning_only"]),
+        ({"reasoning_content": "Hm."}, "tool_calls", ["tool_call_missing"]),
+        ({"reasoning_content": "Hm.", "content": "So"}, "stop", []),
+    ],
+)
+def test_an_answer_of_reasoning_alone_is_told(delta: dict[str, Any], finish: str, told: list[str]) -> None:
+    """LM Studio reports success for it (bug tracker #1602)."""
+    reply = assemble(chunk(delta), chunk({}, finish), text_parser=StreamParser(()))[0]
+    assert [problem.code for problem in reply.problems] == told
+
+
+@pytest.mark.parametrize("reason", ["failed", "modelUnloaded", "userStopped"])
+def test_an_answer_that_lm_studio_ended_early_is_incomplete(reason: str) -> None:
+    """Its finish reason is that of a whole one; the text is kept (bug tracker #1620)."""
+    with pytest.raises(IncompleteStreamError, match="ended the answer early") as caught:
+        assemble(body({"content": "One"}, stats={"stop_reason": reason}))
+    assert caught.value.partial is not None
+    assert caught.value.partial.content == "One"
+
+
 def test_what_lm_studio_says_of_itself() -> None:
     """The reply has LM Studio's speed, its model and its engine."""
     reply, _ = assemble(

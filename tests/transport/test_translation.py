@@ -15,6 +15,7 @@ import pytest
 import urllib3.exceptions
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http_exceptions import ContentEncodingError, ContentLengthError, TransferEncodingError
+from msgspec.structs import replace
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -234,3 +235,26 @@ def test_the_reason_is_the_system_s(error: Exception, words: str) -> None:
     """In words that can be looked up."""
     is_async = isinstance(error, aiohttp.ClientError)
     assert words in (translated_async(error) if is_async else errors.translate(error, REQUEST)).message
+
+
+@pytest.mark.parametrize(
+    ("server", "reason", "port"),
+    [
+        ("http://lm.test", REFUSED, "80"),
+        ("https://lm.test", REFUSED, "443"),
+        ("http://lm.test:1234", REFUSED, ""),
+        ("http://lm.test", socket.gaierror(-2, "not known"), ""),
+    ],
+)
+def test_an_address_without_a_port_is_told(server: str, reason: OSError, port: str) -> None:
+    """Port 80 was tried, and LM Studio's own is 1234; a name that leads nowhere has another cause."""
+    request = replace(REQUEST, url=f"{server}/v1/models")
+    made_by = (
+        errors.translate(caused(X.NewConnectionError(VALUES["conn"], "x"), reason), request),
+        aiohttp_transport.translate(
+            aiohttp.ClientConnectorError(KEY, reason), request.url, Deadlines(request.timeouts)
+        ),
+    )
+    for error in made_by:
+        assert error.message.startswith(f"Nothing answers at {server}:")
+        assert (f"port, so {port} was tried" in error.hint and f"{server}:1234" in error.hint) is bool(port)

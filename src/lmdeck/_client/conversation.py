@@ -1,7 +1,7 @@
 """`lm.conversation()`: LM Studio's own chat, whose history the server stores.
 
 The server also runs plugins and MCP servers for it. The id of the last response identifies the stored conversation. The history
-is stored here as well, so that it can be sent again if the server no longer has it.
+is stored here as well, so that it can be sent again if the server has not stored it, or no longer has it.
 
 Source: LM Studio docs `2_rest/chat.md`, `stateful-chats.mdx`.
 """
@@ -32,6 +32,7 @@ from lmdeck.images import ImageSource
 from lmdeck.messages import Message, Problem, Reply
 
 TransportT = TypeVar("TransportT")
+NOT_STORED = "The server has not stored the last response"
 _RESPONSE_ID = re.compile(r"previous[ _]response|response[ _]id|resp_\w+", re.IGNORECASE)
 
 
@@ -67,7 +68,7 @@ class _Conversation(Generic[TransportT]):
     def response_id(self) -> str | None:
         """The id of the last response, which the next turn continues; None before the first one.
 
-        It is always None with `store=False`.
+        It is also None if the server has not stored the last response, as with `store=False`: the next turn sends the history.
         """
         return self._response_id
 
@@ -84,19 +85,31 @@ class _Conversation(Generic[TransportT]):
         """Send a user message, and record the turn once the answer is complete."""
         fixes = CompatibilityFixes(self._session.settings.without_rules)
         content = native_input(text, images, fixes)
-        try:
-            answer = yield from self._send(content, self._response_id, stream=stream, problems=fixes.problems)
-        except APIError as error:
-            if not (self._spec.recover and self._response_id and _is_unknown_response(error)):
-                raise
-            note = Problem(
-                "history_replayed", f"The server no longer had {self._response_id}: the history was sent again."
-            )
-            answer = yield from self._send(
-                transcript(self._history, content), None, stream=stream, problems=[*fixes.problems, note]
-            )
+        if self._history and not self._response_id:
+            answer = yield from self._send_all(content, NOT_STORED, stream=stream, problems=fixes.problems)
+        else:
+            try:
+                answer = yield from self._send(content, self._response_id, stream=stream, problems=fixes.problems)
+            except APIError as error:
+                if not (self._spec.recover and self._response_id and _is_unknown_response(error)):
+                    raise
+                reason = f"The server no longer had {self._response_id}"
+                answer = yield from self._send_all(content, reason, stream=stream, problems=fixes.problems)
         answer.when_finished(lambda: self._record_turn(as_message(content), answer))
         return answer
+
+    def _send_all(
+        self,
+        content: str | list[dict[str, Any]],
+        reason: str,
+        *,
+        stream: bool,
+        problems: Sequence[Problem],
+    ) -> Plan[ResponseStream[ChatReader]]:
+        """Send the history and a new message as the first turn of another stored conversation."""
+        note = Problem("history_replayed", f"{reason}: the history was sent again.")
+        whole = transcript(self._history, content)
+        return (yield from self._send(whole, None, stream=stream, problems=[*problems, note]))
 
     def _send(
         self,
@@ -119,7 +132,7 @@ class _Conversation(Generic[TransportT]):
 
     def _record_turn(self, content: Message, answer: ResponseStream[ChatReader]) -> None:
         reply = answer.reader.reply()
-        self._response_id = reply.id or self._response_id
+        self._response_id = reply.id or None
         self._history += [content, reply.message]
 
     def __repr__(self) -> str:

@@ -120,12 +120,25 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
     try:
         answer = yield from _manage(session, "POST", f"{MANAGEMENT}/load", body, has_effects=True)
     except LMStudioError as error:
+        if isinstance(error, ModelNotFoundError):
+            _add_listed(error, key, before)
         now = yield from _list_after(error, session)
         loaded = fitting_instance(now, key, checked, known=before)
         if loaded is None:
             raise
         return _as_loaded(*loaded, already_loaded=False)
     return read_loaded(answer, key)
+
+
+def _add_listed(error: ModelNotFoundError, key: str, listed: list[ModelInfo]) -> None:
+    """Add the listed models to the error of a key that cannot be loaded, and the key to use for a variant.
+
+    LM Studio lists the variants of a model, and loads the selected one by the model's key only (lmstudio-bug-tracker #1462).
+    """
+    error.available = error.available or [model.key for model in listed]
+    model = key.partition("@")[0]
+    if model != key and model in error.available:
+        error.hint = f"LM Studio loads the variant selected in its My Models: `lm.models.load({model!r})`."
 
 
 def ensure_loaded(

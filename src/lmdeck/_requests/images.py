@@ -79,7 +79,8 @@ def _decoded(url: str) -> bytes:
         )
     match = _DATA_URI.fullmatch(url)
     try:
-        data = base64.b64decode("".join(match["data"].split()), validate=True) if match else b""
+        text = "".join(match["data"].split()).rstrip("=") if match else ""
+        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # many encoders leave the padding out
     except binascii.Error:
         data = b""
     if not data:

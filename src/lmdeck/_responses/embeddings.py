@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from lmdeck._responses.figures import flatten_usage, stats_of_timings, with_draft_tokens
+from lmdeck._responses.figures import ENDED_EARLY, flatten_usage, stats_of_timings, with_draft_tokens
 from lmdeck._responses.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._responses.model_names import is_same_model
-from lmdeck.errors import ConfigurationError, EmptyReplyError, MalformedStreamError, describe
-from lmdeck.messages import Problem
+from lmdeck.errors import ConfigurationError, EmptyReplyError, IncompleteStreamError, MalformedStreamError, describe
+from lmdeck.messages import Problem, Reply
 from lmdeck.outputs import Completion
 from lmdeck.stats import Stats, Usage
 
@@ -130,6 +130,7 @@ def read_completion(
     Raises:
         MalformedStreamError: The body has no text.
         EmptyReplyError: The text is empty although tokens were requested.
+        IncompleteStreamError: LM Studio ended the text early.
     """
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     choices = fields.get("choices")
@@ -137,6 +138,9 @@ def read_completion(
     text = choice.get("text")
     if not isinstance(text, str):
         raise MalformedStreamError(f"The answer has no completion: {describe(str(body))}")
+    stats = _stats(fields.get("stats"), fields.get("timings"))
+    if stats.stop_reason in ENDED_EARLY:
+        raise IncompleteStreamError(ENDED_EARLY[stats.stop_reason], partial=Reply(content=text))
     if not text and expects_tokens:
         reason = choice.get("finish_reason")
         hint = EmptyReplyError.token_limit_hint if reason == "length" else None
@@ -156,7 +160,7 @@ def read_completion(
         model=answered,
         id=str(fields.get("id") or ""),
         usage=read_usage(body),
-        stats=_stats(fields.get("stats"), fields.get("timings")),
+        stats=stats,
         logprobs=logprobs,
         problems=problems,
         raw=body,

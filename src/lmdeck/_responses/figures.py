@@ -18,6 +18,15 @@ from lmdeck.stats import Stats, Usage
 
 T = TypeVar("T", bound=msgspec.Struct)
 DRAFT_TOKEN_COUNTS = ("total_draft_tokens_count", "accepted_draft_tokens_count", "rejected_draft_tokens_count")
+ENDED_EARLY: Mapping[str | None, str] = {
+    "failed": "LM Studio ended the answer early: the generation failed.",
+    "modelUnloaded": "LM Studio ended the answer early: the model was unloaded.",
+    "userStopped": "LM Studio ended the answer early: somebody stopped it there.",
+}
+"""What the stop reasons of an answer mean that is not whole, although it has a finish reason.
+
+Source: lmstudio-js, `LLMPredictionStopReason`.
+"""
 NO_STATS = Stats()
 NO_FIGURES: Mapping[str, Any] = MappingProxyType({})
 

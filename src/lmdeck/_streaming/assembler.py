@@ -19,7 +19,7 @@ from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
 from lmdeck._parsing.text_buffer import TextBuffer
-from lmdeck._responses.figures import Figures
+from lmdeck._responses.figures import ENDED_EARLY, Figures
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
 from lmdeck.messages import Problem, Reply, TokenLogprob
@@ -36,6 +36,7 @@ TEXT_LATE = "Text arrived after the finish reason."
 REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
 )
+REASONING_ONLY = "The model ended its answer after the reasoning: ask again, or ask for less reasoning."
 
 
 class Stage(Enum):
@@ -209,7 +210,7 @@ class ChatAssembler:
         """Read the end of the answer, append its last chunks, and return the complete reply.
 
         Raises:
-            IncompleteStreamError: Neither a finish reason nor the end mark was read.
+            IncompleteStreamError: Neither a finish reason nor the end mark was read, or LM Studio ended the answer early.
             EmptyReplyError: The answer is complete and empty.
             ToolCallParseError: With `strict`, a call could not be read.
             ToolCallMissingError: With `strict`, a call was demanded and there is none.
@@ -225,6 +226,8 @@ class ChatAssembler:
         missing = "" if lost or reply.tool_calls else self._missing_call()
         if self._note_missing(reply, missing):
             reply = self.reply()
+        if reply.stats.stop_reason in ENDED_EARLY:
+            raise IncompleteStreamError(ENDED_EARLY[reply.stats.stop_reason], partial=reply)
         if self._strict and lost is not None:
             raise ToolCallParseError(lost.detail, raw=lost.raw or lost.detail, partial=reply)
         if self._strict and missing:
@@ -413,8 +416,11 @@ class ChatAssembler:
         if answered != requested and answered not in self._model_names and not is_same_model(requested, answered):
             self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")
         has_answer = reply.tool_calls or reply.content
-        if self._finish_reason == "length" and reply.reasoning and not has_answer:
-            self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
+        if reply.reasoning and not has_answer:
+            if self._finish_reason == "length":
+                self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
+            elif not missing:
+                self._note_once("reasoning_only", REASONING_ONLY)
         if missing:
             self._note_once("tool_call_missing", missing)
         return len(self._problems) > before

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
-from lmdeck.errors import describe
+from lmdeck.errors import ServerUnreachableError, describe
 
 MAX_DEPTH = 10
+DEFAULT_PORTS = {"http": 80, "https": 443}
+NO_PORT = (
+    "The address names no port, so {port} was tried: add LM Studio's, as in {server}:1234, or start the proxy there."
+)
+
+
+def unreachable(server: str, error: BaseException) -> ServerUnreachableError:
+    """Return the error for a server at which nothing answers; the hint tells if the port may be missing."""
+    parts = urlsplit(server)
+    is_refused = any(isinstance(each, ConnectionRefusedError) for each in _chain(error))
+    port = DEFAULT_PORTS.get(parts.scheme) if is_refused and parts.port is None else None
+    hint = None if port is None else NO_PORT.format(port=port, server=server)
+    return ServerUnreachableError(f"Nothing answers at {server}{reason_of(error)}.", hint=hint)
 
 
 def reason_of(error: BaseException | None) -> str:
     """Return the reason as the end of a sentence, such as `: connection refused`, or `""`."""
-    for _ in range(MAX_DEPTH):
-        if error is None:
-            break
-        reason = _own_reason(error)
+    for each in _chain(error):
+        reason = _own_reason(each)
         if reason:
             return f": {describe(reason).rstrip('.').lower()}"
-        error = _wrapped_error(error)
     return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and the ones that it wraps, the outermost first."""
+    for _ in range(MAX_DEPTH):
+        if error is None:
+            return
+        yield error
+        error = _wrapped_error(error)
 
 
 def _own_reason(error: BaseException) -> str | None:

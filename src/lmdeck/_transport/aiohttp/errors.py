@@ -12,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from lmdeck._transport import server_of
 from lmdeck._transport.deadlines import Deadlines
-from lmdeck._transport.reasons import reason_of
+from lmdeck._transport.reasons import reason_of, unreachable
 from lmdeck._transport.tls import TLS_HINT
 from lmdeck.errors import (
     ConfigurationError,
@@ -51,7 +51,7 @@ def translate(error: Exception, url: str, deadlines: Deadlines) -> LMStudioError
 
 
 def _unreachable(error: Exception, server: str) -> LMStudioError:
-    return ServerUnreachableError(f"Nothing answers at {server}{reason_of(error)}.")
+    return unreachable(server, error)
 
 
 def _proxy_failed(error: Exception, _: str) -> LMStudioError:

@@ -21,7 +21,7 @@ from urllib3.exceptions import (
 from lmdeck._transport import WireRequest, server_of
 from lmdeck._transport.chunked import ChunkedError
 from lmdeck._transport.deadlines import Deadlines
-from lmdeck._transport.reasons import reason_of
+from lmdeck._transport.reasons import reason_of, unreachable
 from lmdeck._transport.tls import TLS_HINT
 from lmdeck.errors import (
     ConfigurationError,
@@ -38,7 +38,7 @@ def translate(error: Exception, request: WireRequest) -> LMStudioError:
     """Return the most specific lmdeck error for one of urllib3, `http.client` or the socket."""
     cause = root_of(error)
     if isinstance(error, NewConnectionError):
-        return ServerUnreachableError(f"Nothing answers at {server_of(request.url)}{reason_of(error)}.")
+        return unreachable(server_of(request.url), error)
     for kind, make in TRANSLATIONS:
         if isinstance(error, kind) or isinstance(cause, kind):
             return make(cause)
