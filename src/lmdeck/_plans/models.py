@@ -131,7 +131,7 @@ def _load(session: Session, key: str, checked: Mapping[str, Any], before: list[M
 
 
 def _add_listed(error: ModelNotFoundError, key: str, listed: list[ModelInfo]) -> None:
-    """Add the listed models to the error of a key that cannot be loaded, and the key to use for a variant.
+    """Add the listed models to the error of an unknown key, and the key to use for a variant.
 
     LM Studio lists the variants of a model, and loads the selected one by the model's key only (lmstudio-bug-tracker #1462).
     """

@@ -17,7 +17,10 @@ NO_PORT = (
 
 
 def unreachable(server: str, error: BaseException) -> ServerUnreachableError:
-    """Return the error for a server at which nothing answers; the hint tells if the port may be missing."""
+    """Return the error for a server at which nothing answers.
+
+    If the connection was refused and the address has no port, the hint names LM Studio's.
+    """
     parts = urlsplit(server)
     is_refused = any(isinstance(each, ConnectionRefusedError) for each in _chain(error))
     port = DEFAULT_PORTS.get(parts.scheme) if is_refused and parts.port is None else None
