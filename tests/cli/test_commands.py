@@ -99,7 +99,7 @@ def test_ask_without_a_question(run: Run) -> None:
         (["ask", "Hi", "--model", "unknown"], 1, "unknown"),
         (["ask", "Hi", "--image", "missing.png"], 2, "missing.png"),
         (["ask", "Hi", "--image", "http://127.0.0.1:1/cat.png"], 1, "not on the public internet"),
-        (["--port", "70000", "ask", "Hi"], 2, "port"),
+        (["ask", "Hi", "--base-url", "ftp://x"], 2, "the option --base-url"),
         (["--port", "abc", "models"], 2, "--port"),
         (["ask", "Hi", "--max-tokens", "0"], 2, "--max-tokens"),
         (["frobnicate"], 2, "frobnicate"),

@@ -173,7 +173,7 @@ def test_tools_that_cannot_be_loaded_are_named(run: Run, tmp_path: Path) -> None
     (tmp_path / "fails.py").write_text("1 / 0")
     (tmp_path / "empty.py").write_text("")
     for name, words in (
-        ("missing.py", "not a Python file"),
+        ("missing.py", "There is no file"),
         ("fails.py", "ZeroDivisionError"),
         ("empty.py", "no tools"),
     ):

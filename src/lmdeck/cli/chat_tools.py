@@ -17,8 +17,10 @@ def load_tools(name: str) -> list[Tool[..., Any]]:
         ConfigurationError: The file is missing, fails, or has no tools.
     """
     path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {name}.", hint="Pass a Python file with `@lmdeck.tool` functions.")
     spec = spec_from_file_location(f"lmdeck_chat_{path.stem}", path) if path.suffix == ".py" else None
-    if spec is None or spec.loader is None or not path.is_file():
+    if spec is None or spec.loader is None:
         raise ConfigurationError(f"{name} is not a Python file.", hint="Pass a file with `@lmdeck.tool` functions.")
     module = module_from_spec(spec)
     try:

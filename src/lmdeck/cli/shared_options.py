@@ -40,9 +40,16 @@ class Shared:
         """The settings of all levels.
 
         An address of a later level replaces an earlier one as a whole.
+
+        Raises:
+            ConfigurationError: An option is invalid; the message names it.
         """
+        from lmdeck.config import check_setting  # imported late: not every command has settings
+
         merged: dict[str, Any] = {}
-        for level in self.levels:
+        for number, level in enumerate(self.levels):
+            for name, value in level.items() if number else ():
+                check_setting(name, value, f"the option --{name.replace('_', '-')}")
             if level.keys() & ADDRESS:
                 merged = {name: value for name, value in merged.items() if name not in ADDRESS}
             merged |= level
@@ -51,7 +58,7 @@ class Shared:
     @property
     def debug(self) -> bool:
         """Whether to show tracebacks, and log requests and chunks."""
-        return bool(self.settings.get("debug"))
+        return any(level.get("debug") for level in self.levels)
 
     def client(self) -> LMStudio:
         """Return a client with these settings."""
