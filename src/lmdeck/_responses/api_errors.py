@@ -19,6 +19,7 @@ from lmdeck._responses.error_patterns import (
     BROAD,
     CODES,
     ENGINE,
+    FIELD_CODES,
     LOADING,
     PATH,
     PHRASES,
@@ -29,6 +30,7 @@ from lmdeck._responses.error_patterns import (
 from lmdeck._responses.hints import EMBEDDING_MODEL, hint_for_message, hint_for_topic
 from lmdeck._responses.json_bodies import TEXT_CHARS, decoded_or_text
 from lmdeck._responses.overflow_counts import overflow_counts
+from lmdeck._responses.own_words import own_words, without_values
 from lmdeck._responses.proxy_pages import proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
@@ -45,7 +47,6 @@ from lmdeck.errors import (
 SHORT_MESSAGE = 80  # characters; longer messages are clear without the name of the field
 _NAME = late_pattern(r"(['\"`])[\w./:@\[\]-]{1,80}\1")  # a quoted name is a value, also if it reads like an error
 _CODE = late_pattern(r"\b[a-z]+(?:_[a-z]+)+\b", re.IGNORECASE)
-_QUOTED_REQUEST = late_pattern(r"; (?:messages|tools) = [\[{].*", re.DOTALL)  # llama.cpp's, after its message
 
 
 def api_error(
@@ -114,7 +115,9 @@ def is_loading(error: LMStudioError) -> bool:
 def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if info.type in TYPES:  # a misconfigured plugin or MCP server has a 4xx, a failing one does not
         return InvalidRequestError if 400 <= status < 500 else TYPES[info.type][0]
-    words = _QUOTED_REQUEST.sub("", info.message)
+    if info.code in FIELD_CODES and info.param != "model":
+        return InvalidRequestError
+    words = own_words(info.message)
     if kind := _first(PHRASES, words):
         return kind
     unquoted = _NAME.sub("''", words)
@@ -165,7 +168,7 @@ def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
     proxy = proxy_hint(status, is_page=info.is_page, is_bare=info.is_bare)
     if info.is_page:
         return proxy
-    message = _QUOTED_REQUEST.sub("", _with_param(info, always=True))
+    message = without_values(_with_param(info, always=True))
     return hint_for_message(message) or proxy or hint_for_topic(message, kind)
 
 

@@ -34,6 +34,8 @@ DAMAGED_FILE = (
     in_order(FILE, rf"{DAMAGED}|incomplete", within=80),
     in_order(DAMAGED, FILE, within=20),
     r"\b(missing tensor|tensors expected but|must be downloaded again|in model file)\b",
+    r"\b(missing|received) \d+ parameters\b",  # MLX
+    in_order("failed to (?:read|open|map|parse)", r"models?|gguf|safetensors|weights|tensors?|tokenizer|magic|metadata", within=20),
     r"\berror loading model (vocabulary|hyperparameters)",
     in_order("no|missing", r"safetensors|gguf|weights|tokenizer|config\.json", "found", within=20),
 )
@@ -61,6 +63,16 @@ GRAMMAR_ERRORS = (
     r"json schema conversion failed",
     r"repetitions? (exceeds?|or rule complexity)",
 )
+# An engine cannot use a schema or grammar of the request.
+SCHEMA_REFUSED = (
+    in_order(
+        r"(?:fail\w*|unable|could not|cannot)(?: to)? (?:compile|convert|parse|build|process|translate|create)",
+        r"(?:json[ _])?schemas?|grammars?|regex(?:es)?|response_format|structured outputs?",
+        within=20,
+    ),
+    r"\b(unsupported|unimplemented) key(word)?s?\b|\bunrecogni[sz]ed schema\b",
+    in_order(r"(?:json[ _])?schemas?|grammars?|regex(?:es)?", r"too complex|(?:is|are) (?:not supported|unsupported|invalid)"),
+)
 # The server could not parse the call that the model wrote.
 UNPARSED_CALL = (
     r"\b(failed to (parse|generate)|error parsing) (a |the )?tool call",
@@ -75,7 +87,7 @@ FORGOTTEN = (
     r"\b(find|no|unknown|invalid|expired)\b.{0,60}\b(previous.?response|stored response|resp_\w+)",
 )
 OUT_OF_MEMORY = (
-    r"out ?of ?(?:\w+ ?)?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
+    r"out ?of ?(?:\w+ ?)?memory|\b(?:free|find|reserve|allocate) enough (?:\w+ )?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
     r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram|resources)\b"
 )
 # llama.cpp refuses the request itself, in older versions with status 500.
@@ -103,6 +115,8 @@ PROCESS = (
     r"(?:engine|llama-server|model|server|runner|worker|runtime|backend|upstream|mlx)"
     r"(?:[ -](?:process|thread|command|runner))?"
 )
+TIMED_OUT = r"time(?:d[ -]?)?[ -]?out"
+STARTS = r"load\w*|start\w*|launch\w*|initiali\w*|ready|healthy|become available"
 COULD_NOT = r"failed|unable|could not|couldn't|cannot|can't"
 # The sides of an image are too short or too unequal for the model (mlx-engine #153).
 UNFIT_IMAGE = (r"\bheight:\d+ (and|or) width:\d+ must be\b", r"\baspect ratio must be\b")
@@ -119,6 +133,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             rf"\b{MEDIA}\b[^.\n]{{0,30}} (is|are|was|were) (not|only)\b",
             r"missing data required for image input",  # Ollama
             UNREAD_MEDIA,
+            r"not (compiled|built|started) (for|with) (multimodal|vision)",  # llama.cpp
             r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
             r"at most 0 (image|audio|video)",  # vLLM
             *UNFIT_IMAGE,
@@ -156,6 +171,8 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"\btoken limit exceeded",
             r"超[过出].{0,20}上下文|上下文.{0,20}超[过出]",  # "exceeds the context"
             r"(exceeds?|greater than|longer than) [^.\n]{0,40}\bmax(imum)?[ _](input|model|seq\w*|prompt|sequence)[ _]len",
+            r"\bcontext shift (is disabled|cannot be used)",  # llama.cpp
+            r"\bcontext (window )?is full\b",
             r"\bn_ctx\b[^.\n]{0,20} too small",
             r"\binput( \([^)\n]{0,40}\))? is too large to process",  # llama.cpp: longer than a batch of embeddings
         ),
@@ -165,7 +182,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         AnyPattern(r"no models? (is |are )?(currently )?loaded", r"\bmodel\b[^.\n]{0,60}\bnot (been |currently )?loaded"),
         NoModelLoadedError,
     ),
-    (AnyPattern(*GRAMMAR_ERRORS, r"\brequires? (the )?--\w"), InvalidRequestError),
+    (AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED, r"\brequires? (the )?--\w"), InvalidRequestError),
     (
         AnyPattern(
             r"model is not embedding",
@@ -201,7 +218,9 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             in_order("no|missing", "runtime|engine|backend", "found"),
             in_order("runtime|engine|backend", r"is not (available|installed)", within=20),
             r"\bhealth check timed out",  # llama-swap
-            rf"\b(timeout|timed out) waiting for (the )?(\w+ )?({MODEL}|server)",  # Ollama
+            in_order(TIMED_OUT, rf"{MODEL}|server", STARTS, within=80),
+            in_order(rf"{MODEL}|server", STARTS, TIMED_OUT),
+            in_order(TIMED_OUT, r"(?:while |when )?load(?:ing)?"),
             rf"\bwaiting for (the )?(\w+ )?({MODEL}|server) to start",
             r"\bmodel type \S+ (is )?not supported",
             r"\bmodel( architecture)? (is )?not supported( by (your|this) version)?\W*($|\n|by )",
@@ -280,7 +299,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     ),
     (AnyPattern(*FORGOTTEN, r"download job\b", r"\bjob\b.{0,60} not found"), InvalidRequestError),
     (AnyPattern(r"\bmodel( instance)?( \S+)? not found", r"model_not_found", r"\bno such model",
-            r"\bno (model|instance)s?( was)? found(?! for endpoint)", r"\binvalid model (name|id)\b",
+            r"\bno (model|instance)s?( was)? found(?! for endpoint)", r"\binvalid model (name|id|identifier)\b",
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
             r"no router for requested model", r"could not find real modelid",  # llama-swap
@@ -299,6 +318,8 @@ CODES: dict[str, type[APIError]] = {
     "not_supported_error": InvalidRequestError,
     "not_implemented": InvalidRequestError,
     "job_not_found": InvalidRequestError,
+    "budget_exceeded": InvalidRequestError,  # LiteLLM; not limited by time, so not sent again
+    "insufficient_quota": InvalidRequestError,  # OpenAI
     "template_error": TemplateError,  # TGI, as `missing_template_variable`
     "missing_template_variable": TemplateError,
 }
@@ -411,6 +432,12 @@ TYPES: dict[str, tuple[type[APIError], str]] = {
         "LM Studio could not start the plugin: check its id in `integrations`, and that it is installed and runs in LM Studio.",
     ),
 }
+# Codes of a validation that names a field (Zod, OpenAI): its message may quote any text.
+FIELD_CODES = {
+    "invalid_type", "invalid_literal", "invalid_union", "invalid_union_discriminator", "invalid_enum_value", "invalid_string",
+    "invalid_value", "invalid_format", "invalid_arguments", "unrecognized_keys", "too_small", "too_big", "not_multiple_of",
+    "missing_required_parameter", "unknown_parameter", "string_above_max_length", "array_above_max_length",
+}  # fmt: skip
 STATUSES: dict[int, type[APIError]] = {
     401: AuthenticationError,
     403: AuthenticationError,

@@ -15,7 +15,10 @@ from lmdeck._responses.error_patterns import (
     FORGOTTEN,
     GRAMMAR_ERRORS,
     MEDIA,
+    OUT_OF_MEMORY,
     PLUGIN,
+    SCHEMA_REFUSED,
+    TIMED_OUT,
     TYPES,
     UNFIT_IMAGE,
     UNPARSED_CALL,
@@ -50,6 +53,12 @@ NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows 
 HINTS: list[tuple[AnyPattern, str]] = [
     (
         AnyPattern(
+            r"\b(audio|video)\b.{0,40}\bnot? (supported|enabled|available)", r"\bnot support(ed)? (audio|video)\b"
+        ),
+        "Choose a model that accepts audio or video, or leave it out; llama.cpp needs the model's `--mmproj` file for it.",
+    ),
+    (
+        AnyPattern(
             r"\bmmproj\b",
             rf"\b{MEDIA}\b.{{0,40}}\b(not|only) (supported|enabled|available|loaded|installed|configured)",
             rf"\bnot support(ed)? {MEDIA}",
@@ -58,6 +67,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
             r"\bonly '?text\b.{0,40}\b(supported|accepted|allowed)",
             r"at most 0 (image|audio|video)",
             r"not a (multimodal|vision)",
+            r"not compiled for multimodal",
         ),
         NO_VISION,
     ),
@@ -90,7 +100,9 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Start the server with `--embeddings` and an embedding model, or use another server.",
     ),
     (
-        AnyPattern(r"not support (chat|generate|generation|completions?)\b", r"\bis not an? (llm|chat|generative)\b"),
+        AnyPattern(
+            r"not support (chat|generate|generation|completions?|logits)\b", r"\bis not an? (llm|chat|generative)\b"
+        ),
         "Choose a chat model: `lmdeck models` shows each model's type.",
     ),
     (
@@ -291,7 +303,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Send text, or a list of messages with text, to /v1/responses; send images with lm.chat() instead.",
     ),
     (
-        AnyPattern(*GRAMMAR_ERRORS),
+        AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED),
         "The schema of a tool or of response_format is too complex for the engine: simplify it (no pattern, no deep nesting).",
     ),
     (
@@ -327,6 +339,14 @@ MCP_FAILURE = (
 SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
     MCP_FAILURE,
     (
+        AnyPattern(OUT_OF_MEMORY, r"\ballocat(e|ing) \d+"),
+        "The engine ran out of memory: shorten the prompt, load the model with a smaller context length, or unload others.",
+    ),
+    (
+        AnyPattern(r"\bdevice ?lost\b", r"\billegal (memory access|instruction)", r"\bcuda error\b", r"\bgpu (hang|lost)"),
+        "The GPU or its driver failed: update the driver or the runtime, or lower the model's GPU offload.",
+    ),
+    (
         AnyPattern(r"unexpected empty grammar stack"),
         "The model wrote text that the grammar excludes: ask again, or simplify the schema of the tools or response_format.",
     ),
@@ -357,10 +377,17 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
     ModelCrashedError: SERVER_FAILURES,
     ModelLoadError: [
         (
-            AnyPattern(r"\boperation cancell?ed\b", r"\bload(ing)?\b.{0,60}\bcancell?ed"),
+            AnyPattern(OUT_OF_MEMORY, r"\ballocate\b"),
+            str(ModelLoadError.default_hint),
+        ),
+        (
+            AnyPattern(r"\boperation cancell?ed\b", r"\bload(ing)?\b.{0,60}\b(cancell?ed|aborted|interrupted|superseded)"),
             "Loading was cancelled, in the server's window or by another request: load the model first, then ask again.",
         ),
-        (AnyPattern(r"insufficient system resources", r"out ?of ?(\w+ ?)?memory"), str(ModelLoadError.default_hint)),
+        (
+            AnyPattern(TIMED_OUT),
+            "Loading took longer than the server allows: load the model first, from a faster disk, or choose a smaller one.",
+        ),
         (
             AnyPattern(r"before becoming healthy", r"snapshot of system resources"),
             "The engine could not be started: free memory, choose a smaller model or context length, or update its runtime.",
