@@ -432,7 +432,7 @@ HEAD = chunk({"content": "Hel"})
 @pytest.mark.parametrize(
     ("wire", "kind", "text"),
     [
-        (b"<!DOCTYPE html><html><body>Login</body></html>", MalformedStreamError, "nor JSON: <!DOCTYPE html>"),
+        (b"<!DOCTYPE html><html><body>Login</body></html>", MalformedStreamError, "nor JSON: Login"),
         (b"Not found", MalformedStreamError, "neither server-sent events nor JSON: Not found"),
         (b"\x1f\x8b\x08\x00", MalformedStreamError, "server-sent events nor JSON"),
         (b'"text"', MalformedStreamError, "server-sent events nor JSON"),

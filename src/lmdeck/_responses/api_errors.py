@@ -118,12 +118,9 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if info.code in FIELD_CODES and info.param != "model":
         return InvalidRequestError
     words = own_words(info.message)
-    if kind := _first(PHRASES, words):
-        return kind
     unquoted = _NAME.sub("''", words)
-    for word in (info.code, info.type, *_CODE.findall(unquoted)):
-        if word and word.lower() in CODES:
-            return CODES[word.lower()]
+    if kind := _first(PHRASES, words) or _of_code(info, unquoted):
+        return kind
     if status in STATUSES and status != 404:
         return STATUSES[status]
     if kind := _first(BROAD, unquoted) or _overflow(info):
@@ -135,6 +132,12 @@ def _kind(info: ErrorInfo, status: int) -> type[APIError]:
     if status == 404 and (info.param or (VALIDATION.search(words) and not PATH.search(words))):  # mlx-lm #1693
         return ModelNotFoundError if info.param == "model" else InvalidRequestError
     return _kind_of_status(info, status)
+
+
+def _of_code(info: ErrorInfo, words: str) -> type[APIError] | None:
+    """Return the error of the first known code in the fields, or among the words of the message."""
+    codes = [word.lower() for word in (info.code, info.type, *_CODE.findall(words)) if word]
+    return next((CODES[code] for code in codes if code in CODES), None)
 
 
 def _overflow(info: ErrorInfo) -> type[APIError] | None:

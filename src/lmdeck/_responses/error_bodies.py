@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from lmdeck._late_patterns import late_pattern
 from lmdeck._responses.error_patterns import STATUS_NAMES
-from lmdeck._responses.json_bodies import TEXT_CHARS
+from lmdeck._responses.json_bodies import TEXT_CHARS, without_tags
 from lmdeck.errors import describe
 
 __all__ = ["RETURNED", "ErrorInfo", "read_error"]
@@ -247,7 +247,7 @@ def _message(error: object, status: int) -> str:
     if start is None:
         return error[:TEXT_CHARS]
     sentence = error[:start].rstrip(" :-\n")
-    page = f"the server answered {status} with a web page, not JSON: {describe(_without_tags(error[start:]))}"
+    page = f"the server answered {status} with a web page, not JSON: {describe(without_tags(error[start:]))}"
     return f"{sentence}: {page}" if sentence else page
 
 
@@ -270,7 +270,3 @@ def _page_start(text: str) -> int | None:
     """Return where a web page starts, or None; only a whole document may follow a sentence."""
     found = _PAGE.match(text.lstrip()) or _DOCUMENT.search(text[:TEXT_CHARS])
     return None if found is None else text.index(found[0])
-
-
-def _without_tags(text: str) -> str:
-    return re.sub(r"<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text, flags=re.IGNORECASE | re.DOTALL)

@@ -26,16 +26,19 @@ LIMITED = (
     r"(?:less|greater|smaller|larger|between|at (?:least|most)|one of|in the range|an? |positive|non-|either|[<>]=?)"
 )
 FILE = r"models?|gguf|safetensors|weights|tensors?|vocab(?:ulary)?|tokenizer|hyperparameters|file"
-DAMAGED = (
-    r"corrupt\w*|damaged|truncated|wrong shape|wrong number|not within the file|digest mismatch|(?:invalid|bad) magic"
-)
+DAMAGED = r"corrupt\w*|damaged|truncated|wrong shape|wrong number|not within the file|digest mismatch"
 # A model's file cannot be read: it is damaged, incomplete, or newer than the engine.
 DAMAGED_FILE = (
     in_order(FILE, rf"{DAMAGED}|incomplete", within=80),
     in_order(DAMAGED, FILE, within=20),
     r"\b(missing tensor|tensors expected but|must be downloaded again|in model file)\b",
     r"\b(missing|received) \d+ parameters\b",  # MLX
-    in_order("failed to (?:read|open|map|parse)", r"models?|gguf|safetensors|weights|tensors?|tokenizer|magic|metadata", within=20),
+    r"\b(invalid|bad) (\w+ )?magic\b",
+    in_order(
+        "failed to (?:read|open|map|parse)",
+        r"models?|gguf|safetensors|weights|tensors?|tokenizer|magic|metadata",
+        within=20,
+    ),
     r"\berror loading model (vocabulary|hyperparameters)",
     in_order("no|missing", r"safetensors|gguf|weights|tokenizer|config\.json", "found", within=20),
 )
@@ -46,13 +49,15 @@ UNREACHABLE = (
     r"|\b(?:failed|unable|could not|couldn't|cannot|can't)(?: to)? (?:connect|reach|resolve|establish (?:a )?connection)\b"
     r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
+PREDICTING = r"error in (?:predict\w*|iterating prediction stream)"  # the MLX engine
 # The engine failed during an answer.
 ENGINE_FAILED = (
-    r"error in (predict\w*|iterating prediction stream)",  # the MLX engine
+    PREDICTING,
     r"\breceived [\w-]+[- ]error\b",
     r"\bfetch failed\b",
+    r"\b(prediction|generation|inference) (was |has been )?(cancell?ed|aborted|interrupted|stopped)\b",
     r"decode\(\) failed",
-    r"\b(failed to decode|compute error)\b",  # llama.cpp
+    r"\b(failed to (decode|eval\w*)|compute error)\b",  # llama.cpp
 )
 # The engine cannot compile the schema of a tool or of `response_format`: see `_plans.tool_schema_fallback`.
 GRAMMAR_ERRORS = (
@@ -71,12 +76,15 @@ SCHEMA_REFUSED = (
         within=20,
     ),
     r"\b(unsupported|unimplemented) key(word)?s?\b|\bunrecogni[sz]ed schema\b",
-    in_order(r"(?:json[ _])?schemas?|grammars?|regex(?:es)?", r"too complex|(?:is|are) (?:not supported|unsupported|invalid)"),
+    in_order(
+        r"(?:json[ _])?schemas?|grammars?|regex(?:es)?", r"too complex|(?:is|are) (?:not supported|unsupported|invalid)"
+    ),
 )
 # The server could not parse the call that the model wrote.
 UNPARSED_CALL = (
     r"\b(failed to (parse|generate)|error parsing) (a |the )?tool call",
     r"\btool calls? (could not|cannot) be parsed",
+    r"\b(returned|produced|generated|wrote) (an )?(invalid|malformed) (tool|function)[ _]call",
     r"failed to parse input at pos",  # llama.cpp
     r"peg-native",
     r"does not match the expected .{0,40}format",
@@ -87,7 +95,8 @@ FORGOTTEN = (
     r"\b(find|no|unknown|invalid|expired)\b.{0,60}\b(previous.?response|stored response|resp_\w+)",
 )
 OUT_OF_MEMORY = (
-    r"out ?of ?(?:\w+ ?)?memory|\b(?:free|find|reserve|allocate) enough (?:\w+ )?memory|\bbad_alloc\b|\bcudamalloc failed|\binsufficient (?:system resources|\w*memory|vram)"
+    r"out ?of ?(?:\w+ ?)?memory|\b(?:free|find|reserve|allocate) enough (?:\w+ )?memory|\bbad_alloc\b|\bcudamalloc failed"
+    r"|\binsufficient (?:system resources|\w*memory|vram)"
     r"|\bnot enough (?:free |available |system )*(?:gpu |video )?(?:memory|vram|ram|resources)\b"
 )
 # llama.cpp refuses the request itself, in older versions with status 500.
@@ -100,7 +109,10 @@ REFUSED = (
     r"\bonly (one|no) \w+( \w+)? is allowed\b",
     r"\b(top_)?logprobs requires\b",
     r"""^(missing|invalid) (['"]|tool|message)|^expected ['"]""",
-    r"""['"] must be (provided|an array|an object|a string)\b""",
+    r"""^['"]{2}( \w+){0,2} (must|should|cannot|may not|is|are) (not )?(be|have|contain|match|required|empty)\b""",
+    r"\bmust (not )?be (an? )?(non-empty )?(string|array|list|object|number|integer|boolean|empty|set|provided|given)\b",
+    r"\binvalid (uri|url|base64|reasoning|encoding)\b|\bunknown reasoning\b",
+    r"\bonly (no )?\w+ (is|are) (supported|allowed)\b",
     r"""\bmust contain (either )?['"]""",
     r"""\b(type|format) must be (one of|either)\b|'(type)?' (of \w+ )?must be '""",
     r"\binput content cannot be empty|\boutput of tool call should be\b",
@@ -115,13 +127,17 @@ PROCESS = (
     r"(?:engine|llama-server|model|server|runner|worker|runtime|backend|upstream|mlx)"
     r"(?:[ -](?:process|thread|command|runner))?"
 )
+NOT_USABLE = r"is (?:not (?:available|installed|compatible|supported)|incompatible)"
 TIMED_OUT = r"time(?:d[ -]?)?[ -]?out"
 STARTS = r"load\w*|start\w*|launch\w*|initiali\w*|ready|healthy|become available"
 COULD_NOT = r"failed|unable|could not|couldn't|cannot|can't"
 # The sides of an image are too short or too unequal for the model (mlx-engine #153).
 UNFIT_IMAGE = (r"\bheight:\d+ (and|or) width:\d+ must be\b", r"\baspect ratio must be\b")
 PLUGIN = AnyPattern(
-    r"\bplugin process\b", r"(load|start|connect to|find) (the )?plugin\b", r"\bmcp (error|bridge|server url)\b"
+    r"\bplugin process\b",
+    r"(load|start|connect to|find|unknown) (the )?plugin\b",
+    r"\bplugin\b.{0,60}\b(not (found|installed|running|available)|failed|disabled|timed out)\b",
+    r"\bmcp (error|bridge|server url)\b",
 )
 
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
@@ -133,6 +149,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             rf"\b{MEDIA}\b[^.\n]{{0,30}} (is|are|was|were) (not|only)\b",
             r"missing data required for image input",  # Ollama
             UNREAD_MEDIA,
+            r"\bunsupported (image|audio|video)\b|\bnumber of images\b",
             r"not (compiled|built|started) (for|with) (multimodal|vision)",  # llama.cpp
             r"number of bitmaps does not match",  # llama.cpp: a prompt that contains its marker of images
             r"at most 0 (image|audio|video)",  # vLLM
@@ -143,7 +160,10 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         InvalidRequestError,
     ),
     (AnyPattern(r"prediction history node\b", r"not found in shard"), ServerError),
-    (AnyPattern(r"permission denied to use"), AuthenticationError),
+    (
+        AnyPattern(r"permission denied to use", r"\b(lacks?|missing|insufficient) (the |required )?(scope|permission)s?\b"),
+        AuthenticationError,
+    ),
     (PLUGIN, InvalidRequestError),
     (
         AnyPattern(
@@ -157,12 +177,12 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             in_order(r"exceed|larger than|longer than|beyond|too (long|large|big) (for|to)", r"context\b", within=60),
             in_order("greater than", "context (size|length|window)", within=60),
             r"context[ _-]?(length|window|size)[ _-]?exceeded",
-            r"maximum context length(?! must| should)",
+            r"max(imum)? context length(?! must| should)",
             r"(model|context) length is only \d",  # vLLM
             r"context overflow(?!\W*policy)",
             r"overflows? the (model'?s )?context",
             r"exceeds? context limit",  # Anthropic
-            r"(prompt|input)( \([^)\n]{0,40}\))? (is )?too (long|big)\b",  # Anthropic, vLLM, llama-box
+            r"(prompt|input)( text| \([^)\n]{0,40}\))? (is )?too (long|big)\b",  # Anthropic, vLLM, llama-box
             r"longer than the maximum model length",
             r"(input|prompt|token)\b[^.\n]{0,40} exceeds? the maximum (allowed length|number of tokens)",  # SGLang, Gemini
             r"prompt (sequence )?length (\d+ )?is greater than",  # mistral.rs, exllamav2
@@ -179,7 +199,11 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         ContextLengthError,
     ),
     (
-        AnyPattern(r"no models? (is |are )?(currently )?loaded", r"\bmodel\b[^.\n]{0,60}\bnot (been |currently )?loaded"),
+        AnyPattern(
+            r"no models? (is |are )?(currently )?loaded",
+            r"\b(jit|just-in-time)\b.{0,40}\b(disabled|off|not enabled)\b",
+            r"\bmodel\b(?! (?:runner|process|server))[^.\n]{0,60}\bnot (been |currently )?(loaded|running)\b",
+        ),
         NoModelLoadedError,
     ),
     (AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED, r"\brequires? (the )?--\w"), InvalidRequestError),
@@ -194,11 +218,12 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     (
         AnyPattern(
             rf"\b({COULD_NOT}) to parse (the |your )?(messages|tools|tool call arguments|request|body)\b",
-            r"\binvalid (json|tool[ _]call arguments)\b|\bnot valid json\b",
+            r"(?<!returned )(?<!produced )(?<!generated )\binvalid (json|tool[ _]call arguments)\b|\bnot valid json\b",
+            rf"{PREDICTING}\b.{{0,300}}?\bnot (currently )?supported\b",
             r"^\[json\.exception\.type_error",  # llama.cpp
             r"\bassistant response prefill is\b|\bassistant messages at the end of the list",  # llama.cpp, with status 500
             r"\bexpected '\w+' to be an?\b",
-            rf"\b[a-z\d]+(_[a-z\d]+)+ must be {LIMITED}",
+            rf"\b[a-z\d]+(_[a-z\d]+)+\W? (must|has to|should) be {LIMITED}",
         ),
         InvalidRequestError,
     ),
@@ -216,7 +241,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"\bloading (the )?model\b.{0,40}\b(failed|aborted|cancell?ed)|\berror loading\b|\bload[- ]error\b",
             r"\bmodel load(ing)? (was |has been )?(aborted|cancell?ed)",
             in_order("no|missing", "runtime|engine|backend", "found"),
-            in_order("runtime|engine|backend", r"is not (available|installed)", within=20),
+            in_order("runtime|engine|backend", NOT_USABLE, within=20),
             r"\bhealth check timed out",  # llama-swap
             in_order(TIMED_OUT, rf"{MODEL}|server", STARTS, within=80),
             in_order(rf"{MODEL}|server", STARTS, TIMED_OUT),
@@ -248,12 +273,12 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"(exited|stopped|terminated|died) unexpectedly",
             r"engine(core|deaderror)\b",  # vLLM
             r"\bsegmentation fault\b",
-            r"\bcore dumped\b",
+            r"\bcore dumped\b|\bexit code:? \(?-?\d",
             rf"\b{PROCESS} (is |was |has |has been )?(killed|terminated|died|exited|no longer running|stopped (by|with))\b",
         ),
         ModelCrashedError,
     ),
-    (AnyPattern(r"\bjinja", r"\b(rendering|render the) prompt\b", r"(prompt|chat) template"), TemplateError),
+    (AnyPattern(r"\bjinja", r"^template: ", r"\b(rendering|render the) prompt\b", r"(prompt|chat) template"), TemplateError),
     (
         AnyPattern(
             *ENGINE_FAILED,
@@ -303,7 +328,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"^model: \S+$",  # Anthropic
             r"\bunknown model\b(?! (architecture|type))", r"\bmodel\b.{0,200}\bis not (downloaded|installed|available)\b",
             r"no router for requested model", r"could not find real modelid",  # llama-swap
-            r"\bmodel\b.{0,200}\bstill downloading",
+            r"\bmodel\b.{0,200}\b(still|being|currently) download(ed|ing)",
             r"\brepository not found\b",  # mlx_lm.server, which loads from Hugging Face
             r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
@@ -352,7 +377,10 @@ MISSING = (
 BROAD: list[tuple[AnyPattern, type[APIError]]] = [
     (
         AnyPattern(
-            r"\brate[ -]?limit", r"\btoo many (\w+ )?requests", r"\b(tokens?|requests?) per (min|minute|hour|day)\b"
+            r"\brate[ -]?limit",
+            r"\bqueue (is )?full\b",
+            r"\btoo many (\w+ )?requests",
+            r"\b(tokens?|requests?) per (min|minute|hour|day)\b",
         ),
         RateLimitError,
     ),
@@ -360,7 +388,8 @@ BROAD: list[tuple[AnyPattern, type[APIError]]] = [
         AnyPattern(
             about(
                 r"api[ _-]?(?:key|token)s?|access token|bearer|credentials|authorization|authenticat\w+",
-                r"invalid|incorrect|wrong|missing|expired|revoked|required|not (?:valid|provided|accepted|set)|no |failed",
+                r"invalid|incorrect|wrong|malformed|missing|expired|revoked|required|no |failed"
+                r"|not (?:valid|provided|accepted|set)",
             )
         ),
         AuthenticationError,
@@ -463,6 +492,7 @@ ENGINE = AnyPattern(
     r"\bis not (iterable|a function|defined)\b",
     r"\bobject (is not|has no|does not|cannot)\b|\bindex out of (range|bounds)\b|\bunsupported operand\b",
     r"\[(metal|cuda|\w+::\w+)\]",
+    r"\bcompute (function|graph|kernel|pipeline)\b",
 )
 # The server is not ready yet; only with status 503, or llama.cpp's type for it.
 LOADING = AnyPattern(

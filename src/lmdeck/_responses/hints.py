@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmdeck._responses.any_pattern import AnyPattern, in_order
+from lmdeck._responses.any_pattern import AnyPattern, about, in_order
 from lmdeck._responses.error_patterns import (
     DAMAGED_FILE,
     ENGINE_FAILED,
     FORGOTTEN,
     GRAMMAR_ERRORS,
+    LOADING,
     MEDIA,
+    NOT_USABLE,
     OUT_OF_MEMORY,
     PLUGIN,
     SCHEMA_REFUSED,
@@ -27,6 +29,7 @@ from lmdeck._responses.error_patterns import (
 )
 from lmdeck._responses.proxy_pages import NO_UPSTREAM
 from lmdeck.errors import (
+    AuthenticationError,
     ContextLengthError,
     InvalidRequestError,
     LMStudioError,
@@ -51,6 +54,20 @@ NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows 
 
 # The first pattern found in "param: message" determines the hint.
 HINTS: list[tuple[AnyPattern, str]] = [
+    (
+        AnyPattern(
+            r"must be (a )?base64",
+            r"\burls?\b.{0,20}\bnot (supported|allowed)\b.{0,40}",
+            r"\b(provide|use|send)( it as| a)? base64",
+        ),
+        "Pass images as file, bytes or data URI; the server does not fetch URLs.",
+    ),
+    (
+        AnyPattern(
+            r"unsupported image", r"image (format|type).{0,60}\bnot supported", r"\b(webp|gif|heic|avif|bmp|tiff|svg)\b"
+        ),
+        "Send the image as PNG or JPEG.",
+    ),
     (
         AnyPattern(
             r"\b(audio|video)\b.{0,40}\bnot? (supported|enabled|available)", r"\bnot support(ed)? (audio|video)\b"
@@ -101,12 +118,14 @@ HINTS: list[tuple[AnyPattern, str]] = [
     ),
     (
         AnyPattern(
-            r"not support (chat|generate|generation|completions?|logits)\b", r"\bis not an? (llm|chat|generative)\b"
+            r"not support (chat|generate|generation|completions?|logits)\b",
+            r"\bis not an? (llm|chat|generative)\b",
+            r"\bembedding\b.{0,40}\b(for|as an?) (chat|completion|generation|llm)",
         ),
         "Choose a chat model: `lmdeck models` shows each model's type.",
     ),
     (
-        AnyPattern(r"not embedding", r"not support embeddings?"),
+        AnyPattern(r"not (an? )?embedding", r"not support embeddings?"),
         "Choose an embedding model: `lmdeck models` shows each model's type.",
     ),
     (
@@ -168,7 +187,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Connect the device to LM Link, or choose a model on this device: `lmdeck models` lists them.",
     ),
     (
-        AnyPattern(r"\bbudget has been exceeded", r"\bmax budget"),
+        AnyPattern(about(r"\w*budget", r"exceeded\w*|over\b|max\b|used up", within=60)),
         "Increase the budget of the key in the server's key management, or use another key.",
     ),
     (
@@ -182,7 +201,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
     ),
     (
         AnyPattern(UNREAD_MEDIA, r"cannot identify image"),
-        "Check that the file is a complete image or audio file in a format that the server supports, such as PNG or JPEG.",
+        "Check that the file is a complete image or audio file, for example PNG or JPEG; the server itself must reach a URL.",
     ),
     (
         AnyPattern(r"\bENOSPC\b", r"no space left", r"(disk|drive) (is )?full", r"not enough (disk )?space"),
@@ -219,12 +238,30 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "The server cannot reach the internet: check its network and proxy settings.",
     ),
     (
+        AnyPattern(r"\bprovider not provided\b"),
+        "Name the model as the proxy lists it (`lmdeck models`): LiteLLM needs a provider before other names.",
+    ),
+    (
+        AnyPattern(
+            r"\b(no longer compatible|not compatible|incompatible) with (your|this|the) version",
+            r"\b(requires? (an? )?(newer|later|more recent)|incompatible) version\b",
+        ),
+        "Update the server, or download the model again: the two do not fit each other.",
+    ),
+    (
+        AnyPattern(about(r"database|db|prisma|redis", r"no\b|not (?:connected|available|initiali[sz]ed)|failed|error")),
+        "The server has no connection to its database: look at its configuration and its log.",
+    ),
+    (
         AnyPattern(r"\bhugging ?face\b", r"\bhf-proxy\b", r"\bhf\.co\b"),
         "Hugging Face, or LM Studio's proxy to it, refused: check the name, accept the license there, or try again later.",
     ),
     (
-        AnyPattern(r"not (support|expose|have) (thinking|reasoning)", r"(thinking|reasoning) is not supported"),
-        "Omit `reasoning`, or use a reasoning model.",
+        AnyPattern(
+            r"not (support|expose|have) (thinking|reasoning)",
+            r"(thinking|reasoning)\b[^.\n]{0,40}\b(not supported|cannot be|only supported)",
+        ),
+        "Omit `reasoning`, use a level that the model has, or choose a reasoning model.",
     ),
     (
         AnyPattern(r"(?<![\w.])speculative(?![\w.])", r"draft[ _]model", r"\bdraft\b.{0,60}\bmodel"),
@@ -318,14 +355,6 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "The server no longer has that answer: start a new conversation, or pass `recover=True` to send its history again.",
     ),
     (
-        AnyPattern(r"unsupported image", r"image (format|type).{0,60}\bnot supported"),
-        "Send the image as PNG, JPEG or WebP.",
-    ),
-    (
-        AnyPattern(r"must be a base64 encoded image"),
-        "Pass images as file, bytes or data URI; the server does not fetch URLs.",
-    ),
-    (
         AnyPattern(r"invalid discriminator value. expected 'object'"),
         'Every tool needs `"parameters": {"type": "object", "properties": {…}}`.',
     ),
@@ -343,7 +372,9 @@ SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
         "The engine ran out of memory: shorten the prompt, load the model with a smaller context length, or unload others.",
     ),
     (
-        AnyPattern(r"\bdevice ?lost\b", r"\billegal (memory access|instruction)", r"\bcuda error\b", r"\bgpu (hang|lost)"),
+        AnyPattern(
+            r"device ?lost\b", r"\billegal (memory access|instruction)", r"\bcuda error\b", r"\bgpu (hang|lost|timeout)"
+        ),
         "The GPU or its driver failed: update the driver or the runtime, or lower the model's GPU offload.",
     ),
     (
@@ -367,12 +398,37 @@ SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
         "The answer took longer than the server allows: increase its timeout, ask for a shorter answer, or use a faster model.",
     ),
     (
+        LOADING,
+        "The model is still loading: ask again later, or increase `first_token_timeout`, which limits the wait for it.",
+    ),
+    (
+        AnyPattern(
+            r"\bno slots?\b",
+            r"\b(busy|overloaded|at capacity|queue is full|queue full)\b",
+            r"\b(too many|maximum|max) (pending|parallel|concurrent|queued)\b",
+        ),
+        "The server is busy: send fewer requests at once, or increase the number that it answers in parallel.",
+    ),
+    (
         AnyPattern(r"\b_0x[0-9a-f]{4,}\b", r"cannot read propert(y|ies) of (undefined|null)"),
         "The server failed on the request: check that messages and tools are lists of complete entries, or update LM Studio.",
     ),
 ]
 # The hints of an error class, where no pattern of `HINTS` occurs: what failed, or the subject of the message.
 TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
+    AuthenticationError: [
+        (
+            AnyPattern(r"\bip\b.{0,60}\b(not allowed|blocked|denied|forbidden)", r"\b(country|region)\b"),
+            "The server refuses this network address: add it to the server's access rules.",
+        ),
+        (
+            AnyPattern(
+                r"^(?!.*\b(?:invalid|incorrect|wrong|missing|expired|malformed|required|no)\b)"
+                r".{4,}\b(?:denied|forbidden|not allowed|not permitted|not authorized|blocked|disabled)\b"
+            ),
+            "The key may not do this: allow it where the server manages its keys, or use another key or model.",
+        ),
+    ],
     ServerError: SERVER_FAILURES,
     ModelCrashedError: SERVER_FAILURES,
     ModelLoadError: [
@@ -381,7 +437,9 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
             str(ModelLoadError.default_hint),
         ),
         (
-            AnyPattern(r"\boperation cancell?ed\b", r"\bload(ing)?\b.{0,60}\b(cancell?ed|aborted|interrupted|superseded)"),
+            AnyPattern(
+                r"\boperation cancell?ed\b", r"\bload(ing)?\b.{0,60}\b(cancell?ed|aborted|interrupted|superseded)"
+            ),
             "Loading was cancelled, in the server's window or by another request: load the model first, then ask again.",
         ),
         (
@@ -405,7 +463,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         (
             AnyPattern(
                 in_order("no|missing", "runtime|engine|backend", "found"),
-                in_order("runtime|engine|backend", "is not (available|installed)", within=20),
+                in_order("runtime|engine|backend", NOT_USABLE, within=20),
                 r"\bno module named\b|\b(ModuleNotFound|Import)Error\b|\bshared (object|library)\b|\.(dll|so|dylib)\b",
             ),
             "Install or update the runtime of the model's format in the server's settings (LM Studio: `lms runtime get`).",
@@ -420,6 +478,15 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
             UNEXPLAINED,
         ),
         (
+            AnyPattern(
+                about(
+                    r"guardrails?|content|polic(?:y|ies)|moderation|safety",
+                    r"block\w*|violat\w*|flagged|filtered|reject\w*",
+                )
+            ),
+            "A filter of the server blocked the content: change the text, or the rules of the filter.",
+        ),
+        (
             AnyPattern(r"\bunload\b", r"\bmodels?\b.{0,40}\bpinned\b"),
             "Unload a model that is not needed, for example with `lmdeck models unload`, then ask again.",
         ),
@@ -429,7 +496,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
             "Send less at once: fewer or smaller images, a shorter history; or increase the server's limit.",
         ),
         (
-            AnyPattern(r"\b(images?|audio|video|base64)\b"),
+            AnyPattern(r"\b(images?|audio|video)\b|(?<!float or )\bbase64\b"),
             "Check the images: each must be a whole file in a format that the server reads, for example PNG or JPEG.",
         ),
         (
@@ -447,6 +514,12 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         (
             AnyPattern(r"\b(messages?|content|roles?|assistant)\b"),
             "Correct the message that the error names: each needs a role, and content that is not empty.",
+        ),
+        (
+            AnyPattern(
+                r"\bnot (supported|enabled|available|implemented)\b", r"\b(does not|doesn't|do not) (support|have)\b"
+            ),
+            "Leave out what the message names, or use a model or server that supports it.",
         ),
     ],
 }

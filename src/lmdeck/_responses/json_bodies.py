@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 
 import msgspec
 
+from lmdeck._late_patterns import late_pattern
+from lmdeck.errors import describe
+
 TEXT_CHARS = 4000
+_TAG = late_pattern(r"<(script|style)\b.*?</\1>|<[^>]{0,500}>", re.IGNORECASE | re.DOTALL)
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -32,3 +37,15 @@ def decoded_or_text(body: bytes | bytearray | memoryview) -> object:
         return msgspec.json.decode(text)
     except DECODE_ERRORS:
         return text[:TEXT_CHARS].strip()
+
+
+def describe_body(body: bytes) -> str:
+    """Return the beginning of a body as one printable line, a web page without its tags."""
+    text = body[:TEXT_CHARS].decode("utf-8", "replace").lstrip()
+    words = without_tags(text).strip() if text.startswith("<") else ""
+    return describe(words or text[:400])
+
+
+def without_tags(page: str) -> str:
+    """Return the text of a web page."""
+    return _TAG.sub(" ", page)

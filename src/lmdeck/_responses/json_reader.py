@@ -9,13 +9,12 @@ import msgspec
 
 from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.json_bodies import DECODE_ERRORS, is_error_body
+from lmdeck._responses.json_bodies import DECODE_ERRORS, describe_body, is_error_body
 from lmdeck.errors import (
     IncompleteStreamError,
     LMStudioError,
     MalformedStreamError,
     TransportError,
-    describe,
 )
 from lmdeck.messages import Reply
 
@@ -141,7 +140,7 @@ def refuse_body(body: bytes, error: Exception, reported: LMStudioError | None) -
     """Raise the error for a body that cannot be decoded: `reported`, if the server reported one."""
     if reported is not None:
         raise reported from error
-    shown = describe(body[:400].decode("utf-8", "replace"))
+    shown = describe_body(body)
     if not body.strip():
         raise IncompleteStreamError("The server's answer has no body.") from error
     if body.lstrip()[:1] in {b"{", b"["} and "truncated" in str(error):

@@ -23,7 +23,8 @@ _QUOTATION = late_pattern(r"(?<![\w'\"`])(['\"`])(?=[^\s'\"`])(?:(?!\1)[^\n]|\1(
 # A validation message names fields and values; in a message about a failure, a quotation is the cause.
 _VALIDATES = late_pattern(
     r"\b(?:invalid|unrecogni[sz]ed|unexpected|unknown|unsupported|expected|duplicate|missing|not valid|not an? valid"
-    r"|not (?:allowed|permitted|supported|one of)|(?:must|should|may) (?:not )?(?:be|have|contain|match)|(?:is|are) required)\b",
+    r"|not (?:allowed|permitted|supported|one of)"
+    r"|(?:must|should|may) (?:not )?(?:be|have|contain|match)|(?:is|are) required)\b",
     re.IGNORECASE,
 )
 _FAILS = late_pattern(

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS, Limits
-from lmdeck._responses.json_bodies import DECODE_ERRORS, decoded_or_text, is_error_body
+from lmdeck._responses.json_bodies import DECODE_ERRORS, decoded_or_text, describe_body, is_error_body
 from lmdeck._streaming.assembler import ChatAssembler
 from lmdeck._streaming.raw_events import RawEvents
 from lmdeck._streaming.sse import BOM, ServerSentEvent, SSEDecoder
@@ -212,7 +212,7 @@ class ChatReader:
 
     def _refuse_start(self, start: bytes) -> NoReturn:
         kind = self._headers.get("content-type", "no content type")
-        shown = describe(start[:400].decode("utf-8", "replace"))
+        shown = describe_body(start)
         raise MalformedStreamError(f"The server's answer ({kind}) is neither server-sent events nor JSON: {shown}")
 
     def _whole_body(self) -> bytes:
