@@ -68,6 +68,7 @@ GRAMMAR_ERRORS = (
     r"json schema conversion failed",
     r"repetitions? (exceeds?|or rule complexity)",
 )
+INVALID_SCHEMA = r"\binvalid (?:json[ _])?(?:schema|structured output|response_format)\b"
 # An engine cannot use a schema or grammar of the request.
 SCHEMA_REFUSED = (
     in_order(
@@ -200,13 +201,13 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     ),
     (
         AnyPattern(
-            r"no models? (is |are )?(currently )?loaded",
+            r"no models? (is |are |was )?(currently )?(loaded|selected)",
             r"\b(jit|just-in-time)\b.{0,40}\b(disabled|off|not enabled)\b",
             r"\bmodel\b(?! (?:runner|process|server))[^.\n]{0,60}\bnot (been |currently )?(loaded|running)\b",
         ),
         NoModelLoadedError,
     ),
-    (AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED, r"\brequires? (the )?--\w"), InvalidRequestError),
+    (AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED, INVALID_SCHEMA, r"\brequires? (the )?--\w"), InvalidRequestError),
     (
         AnyPattern(
             r"model is not embedding",

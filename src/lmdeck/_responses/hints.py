@@ -322,6 +322,10 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Send only one of the two options that the message names.",
     ),
     (
+        AnyPattern(r"\breasoning(_content)?\b.{0,60}\b(missing|required|must be (passed|sent|provided|included))\b"),
+        "Keep the reasoning of earlier answers in the history (append `reply.message`), or turn reasoning off.",
+    ),
+    (
         AnyPattern(r"\bencrypted[ _]content\b"),
         "Leave the reasoning items out of `input`: the server cannot read those of an earlier answer.",
     ),
@@ -505,7 +509,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         ),
         (
             AnyPattern(r"\b(json[ _]?)?schemas?\b", r"\bgrammars?\b", r"\bresponse_format\b", r"\bstructured output"),
-            "Simplify the schema of response_format or of the tools, or send only one of the two, without a prefilled answer.",
+            "Correct or simplify the schema of response_format or of the tools; not every server takes both in one request.",
         ),
         (
             AnyPattern(r"\b(tools?|tool_calls?|functions?)\b"),
