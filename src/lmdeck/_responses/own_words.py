@@ -40,7 +40,7 @@ def own_words(message: str) -> str:
 
 
 def without_values(message: str) -> str:
-    """Return a message without the values and sentences of the request that it quotes; names of fields stay."""
+    """Return a message without the values and sentences that it quotes; names of fields stay."""
     words = _without_json(_APPENDED.sub("", message))
     return _QUOTATION.sub(_name_only, words) if _is_validation(words) else words
 
