@@ -320,7 +320,7 @@ def test_answers_come_in_order_however_long_each_takes() -> None:
     assert [result.content for result in reply.rounds[0].results] == ["slow", "quick"]
 
 
-def test_a_limit_is_told_as_one_however_late_that_is_looked_at() -> None:
+def test_a_timeout_is_reported_as_one_however_late_it_is_noticed() -> None:
     with model_that(calls(("sleeps", {})), SUNNY) as fake, lm(fake.base_url) as client:
         with client.chat().user("Hi").with_tools([sleeps]).run_stream() as stream:
             for step in stream:

@@ -132,7 +132,7 @@ def test_nothing_runs_before_it_is_allowed(fake: FakeLMStudio, way: str) -> None
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("decision", [False, "too much"], ids=str)
-def test_a_refusal_and_its_reason_are_told_to_the_model(fake: FakeLMStudio, way: str, decision: Any) -> None:
+def test_a_refusal_and_its_reason_are_reported_to_the_model(fake: FakeLMStudio, way: str, decision: Any) -> None:
     """The tool does not run."""
     fake.tool_call("pay", amount=5)
     fake.reply("All right.")
@@ -187,7 +187,7 @@ def test_it_pauses_again(fake: FakeLMStudio, way: str) -> None:
 
 
 def test_a_run_is_resumed_once(fake: FakeLMStudio) -> None:
-    """In a process, whichever copy of it and client; a wrong decision does not use it up."""
+    """A process resumes a run once, whichever copy and client it uses; a wrong decision does not use it up."""
     fake.tool_call("pay", amount=5)
     fake.reply("Done.")
     bank = Bank()

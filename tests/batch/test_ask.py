@@ -16,7 +16,7 @@ from lmdeck.testing.fake_models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 
 
 def test_rows_in_rows_out() -> None:
-    """In order, with their own columns; equal rows are asked once, and an instance may be called again."""
+    """Rows come back in order with their own columns; equal rows are sent once, and an instance may be called again."""
     with answering_fake() as fake:
         ask = Ask(DEFAULT_MODEL, base_url=fake.base_url)
         table = pa.table({"prompt": ["a", "b", "a"], "n": [1, 2, 3]})

@@ -85,7 +85,7 @@ def test_a_replayed_stream_has_the_chunks_of_the_first(fake: FakeLMStudio, cache
 
 
 def test_complete_answers_and_streams_have_separate_entries(fake: FakeLMStudio, cache: Cache) -> None:
-    """Each in its own wire format; a stream is not made from a whole answer."""
+    """Each entry has its own wire format; a stream is not made from a whole answer."""
     fake.reply("one").reply("two")
     with lm(fake.base_url, cache=cache) as one:
         chat = one.chat().user("Hi").with_options(**ONCE)

@@ -142,7 +142,7 @@ def test_the_sender_of_a_shared_request_may_leave() -> None:
 
 
 async def test_a_cancelled_sender_leaves_the_answer_to_the_others() -> None:
-    """While it waits for the next piece, too: no byte is lost."""
+    """No byte is lost, even if the sender is cancelled while it waits for the next piece."""
     paced = greeting()
     cache = Cache.open("memory:")
     with server(paced) as loopback:

@@ -93,7 +93,7 @@ def test_threads_use_a_store_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_the_least_recently_used_is_dropped(kind: str, tmp_path: Path) -> None:
-    """Within the limit; what was read lately stays, and what is larger than all is not kept."""
+    """The store keeps within its limit: recently read entries stay, and an entry larger than the limit is not stored."""
     store: Store = MemoryStore(10_000) if kind == "memory" else SQLiteStore(tmp_path / "answers.db", 10_000)
     for number in range(8):
         store.put(b"%d" % number, entry(b"x" * 1000))
@@ -116,7 +116,7 @@ def test_a_larger_answer_than_the_limit_is_not_kept(fake: FakeLMStudio) -> None:
 
 
 def test_an_answer_that_just_fits_does_not_evict_the_others(tmp_path: Path) -> None:
-    """With its metadata it is larger than the file may be."""
+    """With its metadata, the answer is larger than the file may be."""
     store = SQLiteStore(tmp_path / "answers.db", 1000)
     store.put(b"small", entry(b"x" * 100))
     store.put(b"large", entry(b"x" * 995))

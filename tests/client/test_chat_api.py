@@ -84,7 +84,7 @@ async def with_async_loop(url: str) -> Reply:
     "ask", [with_send, with_async_send, with_loop, with_async_loop, with_callback, with_async_callback]
 )
 def test_every_way_gives_the_same_reply(fake: FakeLMStudio, ask: Callable[[str], Any]) -> None:
-    """Streamed or not, sync or async, by loop or callback: one answer, one reply."""
+    """The reply is the same, whether streamed or not, sync or async, by loop or callback."""
     fake.answer(THOUGHTFUL)
     result = ask(fake.base_url)
     reply = result if isinstance(result, Reply) else asyncio.run(result)
@@ -228,7 +228,7 @@ def test_images_reach_the_server(hello: FakeLMStudio, way: Way, tmp_path: Path, 
     assert part == {"type": "image_url", "image_url": {"url": uri}}
 
 
-def test_bad_images_are_told_before_anything_is_sent() -> None:
+def test_bad_images_are_reported_before_anything_is_sent() -> None:
     """What LM Studio would refuse is refused here, with a reason."""
     with lm("http://127.0.0.1:1") as client:
         with pytest.raises(ConfigurationError):
@@ -239,7 +239,7 @@ def test_bad_images_are_told_before_anything_is_sent() -> None:
             client.chat().user("Look", images=["https://example.com/cat.png"])
 
 
-def test_what_was_adjusted_is_told(hello: FakeLMStudio, way: Way) -> None:
+def test_what_was_adjusted_is_reported(hello: FakeLMStudio, way: Way) -> None:
     """A request that was changed for LM Studio's sake says so in the reply."""
     with lm(hello.base_url) as client:
         chat = client.chat().user("Hi").with_tools([{"name": "noop"}, TOOL]).with_tool_choice("noop")
@@ -286,7 +286,7 @@ def test_a_wrong_prefix_is_an_endpoint_not_found(fake: FakeLMStudio, way: Way) -
     assert "base_url" in caught.value.hint
 
 
-def test_an_empty_chat_is_told_before_anything_is_sent(hello: FakeLMStudio, way: Way) -> None:
+def test_an_empty_chat_is_reported_before_anything_is_sent(hello: FakeLMStudio, way: Way) -> None:
     """A chat without a message asks nothing."""
     with lm(hello.base_url) as client:
         with pytest.raises(ConfigurationError):

@@ -74,7 +74,7 @@ def decide(fake: FakeLMStudio, is_async: bool, *given: Any, **options: Any) -> D
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("path", [DECISIONS, SYSTEMONE])
 def test_answers_have_the_types_of_the_questions(decider: FakeLMStudio, path: str, is_async: bool) -> None:
-    """Over either endpoint, the second where the first is not there."""
+    """This holds over either endpoint; the second is used if the server does not have the first."""
     if path == SYSTEMONE:
         decider.at(DECISIONS).answer(NOT_THERE)
     decided = decide(decider.decides(**SCRIPTED), is_async, INPUT, QUESTIONS)
@@ -114,7 +114,7 @@ def test_data_goes_as_json_and_images_inline(decider: FakeLMStudio) -> None:
 
 
 def test_a_decision_model_is_never_asked_to_chat(decider: FakeLMStudio) -> None:
-    """However small and loaded it is."""
+    """A chat does not choose it, however small it is and even if it is loaded."""
     decider.evict()
     with lm(decider.reply("Hello").base_url, model=None) as client:
         assert client.chat().user("Hi").send().content == "Hello"
@@ -126,7 +126,7 @@ def test_a_decision_model_is_never_asked_to_chat(decider: FakeLMStudio) -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_chat_model_stands_in_where_that_was_asked_for(is_async: bool) -> None:
-    """By an answer held to the possible words, once more where it does not fit, and reported."""
+    """Its answer is restricted to the possible words, requested once more if it does not fit, and reported."""
     picked = {
         "angry": "true",
         "team": "TECHNICAL",
@@ -161,7 +161,7 @@ def test_a_chat_model_that_was_named_stands_in_as_well() -> None:
         assert decided["angry"].value is False
 
 
-def test_an_older_server_is_told_to_be_old(decider: FakeLMStudio) -> None:
+def test_an_older_server_is_reported_as_old(decider: FakeLMStudio) -> None:
     for path in (DECISIONS, SYSTEMONE):
         decider.at(path).answer(NOT_THERE)
     with pytest.raises(EndpointNotFoundError) as caught:
@@ -200,7 +200,7 @@ def test_an_answer_that_is_none_is_an_error(decider: FakeLMStudio, answers: Any)
         (object(), {"angry": (bool, "Angry?")}),
     ],
 )
-def test_what_cannot_be_decided_is_said_before_anything_is_sent(given: Any, questions: Any) -> None:
+def test_what_cannot_be_decided_is_refused_before_anything_is_sent(given: Any, questions: Any) -> None:
     with pytest.raises(ConfigurationError):
         lmdeck.decide(given, questions)
 

@@ -48,7 +48,7 @@ def test_lm_studio_s_folder_may_be_elsewhere(home: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"port": 5}, {"host": "gpu"}, {"base_url": "http://gpu:9"}, {"discover": False}])
-def test_what_was_said_is_not_overruled(home: Path, given: dict[str, object]) -> None:
+def test_an_address_that_was_set_is_not_overruled(home: Path, given: dict[str, object]) -> None:
     serve_on(home / ".lmstudio", '{"port": 4321}')
     assert Settings.resolve({"discover": True, **given}).port != 4321
 

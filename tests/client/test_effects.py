@@ -115,7 +115,7 @@ def test_a_request_with_effects_is_sent_once(name: str, fault: str, is_async: bo
 
 @BOTH
 @pytest.mark.parametrize("name", ASK)
-def test_what_the_server_cannot_have_begun_is_sent_again(name: str, is_async: bool) -> None:
+def test_what_the_server_cannot_have_started_is_sent_again(name: str, is_async: bool) -> None:
     """A refusal for lack of room, and a connection that was never made."""
     path, question = ASK[name]
     instances = ("m:1",) if "unload" in name else ()

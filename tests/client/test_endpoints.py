@@ -289,7 +289,7 @@ def test_a_conversation_goes_on_from_its_last_response_and_branches(fake: FakeLM
 
 
 @pytest.mark.parametrize("recover", [True, False])
-def test_a_forgotten_conversation_is_told_again_when_asked_to(fake: FakeLMStudio, recover: bool) -> None:
+def test_a_forgotten_conversation_is_replayed_on_request(fake: FakeLMStudio, recover: bool) -> None:
     """The reply reports it; without `recover` the server's refusal is raised."""
     error = {"type": "invalid_request", "message": "Response not found", "param": "previous_response_id"}
     fake.body(native(1, "Blue.")).body({"error": error}, status=400).body(native(2))
@@ -310,8 +310,8 @@ def test_a_forgotten_conversation_is_told_again_when_asked_to(fake: FakeLMStudio
 
 
 @pytest.mark.parametrize("store", [True, False])
-def test_a_conversation_that_is_not_stored_is_told_again(fake: FakeLMStudio, store: bool) -> None:
-    """Without the id of the last response the server could not know of it, also where earlier ones have an id."""
+def test_a_conversation_that_is_not_stored_is_sent_in_full(fake: FakeLMStudio, store: bool) -> None:
+    """Without the id of the last response the server cannot know it, even if earlier responses have ids."""
     fake.body(native(1, "Blue.")).body({**native(2), "response_id": None}).body(native(3)).body(native(4))
     with lm(fake.base_url) as client:
         conversation = client.conversation("m", system_prompt="Be brief.", store=store)
@@ -351,7 +351,7 @@ def test_a_model_that_is_loaded_as_asked_is_not_loaded_twice(fake: FakeLMStudio)
     assert [body.get("context_length") for body in bodies] == [8192, None]
 
 
-def test_ensure_loaded_tells_of_the_load_and_unload_ends_it(fake: FakeLMStudio) -> None:
+def test_ensure_loaded_reports_the_load_and_unload_ends_it(fake: FakeLMStudio) -> None:
     """Progress ends with 1, also where there was nothing to do."""
     seen: list[ModelLoadProgress] = []
     fake.at(LIST).body(listed())
@@ -364,7 +364,7 @@ def test_ensure_loaded_tells_of_the_load_and_unload_ends_it(fake: FakeLMStudio) 
 
 
 @pytest.mark.parametrize(("key", "hint"), [("m@q4_k_m", "models.load('m')"), ("other@q4", "lmdeck models")])
-def test_a_key_that_cannot_be_loaded_is_told_with_those_that_can(fake: FakeLMStudio, key: str, hint: str) -> None:
+def test_a_key_that_cannot_be_loaded_is_reported_with_those_that_can(fake: FakeLMStudio, key: str, hint: str) -> None:
     """LM Studio lists variants, but loads only the selected one, by the model's key (bug tracker #1462)."""
     fake.at(LIST).body(listed())
     fake.at(LOAD).body({"error": {"type": "model_not_found", "message": f"Model {key} not found"}}, status=404)
@@ -530,7 +530,7 @@ def test_a_turn_is_given_on_after_errors_and_streams_that_are_left(fake: FakeLMS
 @pytest.mark.parametrize(
     ("kind", "word"), [("mcp_connection_error", "MCP server"), ("plugin_connection_error", "plugin")]
 )
-def test_a_tool_server_that_cannot_be_reached_is_told(
+def test_a_tool_server_that_cannot_be_reached_is_reported(
     fake: FakeLMStudio, kind: str, word: str, is_async: bool, is_streamed: bool
 ) -> None:
     """LM Studio's type decides, whatever words it quotes, in the middle of a stream as well."""

@@ -54,7 +54,7 @@ def names(seen: list[object]) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ["send", "stream"])
-def test_a_chat_tells_its_story(fake: FakeLMStudio, way: str) -> None:
+def test_a_chat_publishes_its_events(fake: FakeLMStudio, way: str) -> None:
     fake.when(lambda request: request.stream).frames(chunk("Hel"), chunk("lo.", "stop"))
     fake.when(lambda request: not request.stream).reply("Hello.")
     with lm(fake.base_url) as client:
@@ -82,7 +82,7 @@ def test_a_chat_tells_its_story(fake: FakeLMStudio, way: str) -> None:
     assert asyncio.run(main()) == again
 
 
-def test_retries_and_failures_are_told(fake: FakeLMStudio) -> None:
+def test_retries_and_failures_are_reported(fake: FakeLMStudio) -> None:
     fake.at(CHAT).error(500, "oops")
     with lm(fake.base_url, retry_attempts=3) as client:
         seen = listen(client)
@@ -103,7 +103,7 @@ def test_a_stream_that_is_cut_fails_aloud(fake: FakeLMStudio) -> None:
     assert names(seen) == ["RequestStarted", "StreamStarted", "ContentReceived", "RequestFailed"]
 
 
-def test_reasoning_and_calls_are_told_as_they_are_written(fake: FakeLMStudio) -> None:
+def test_reasoning_and_calls_are_reported_as_they_are_written(fake: FakeLMStudio) -> None:
     text = '<think>Hm.</think><tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
     fake.reply(text)
     with lm(fake.base_url) as client:
@@ -118,7 +118,7 @@ def test_reasoning_and_calls_are_told_as_they_are_written(fake: FakeLMStudio) ->
     assert begun.id == whole.call.id
 
 
-def test_a_run_tells_of_its_tools(fake: FakeLMStudio) -> None:
+def test_a_run_publishes_the_events_of_its_tools(fake: FakeLMStudio) -> None:
     @tool
     def works() -> str:
         return "ok"
@@ -197,7 +197,7 @@ def test_async_handlers_run_in_the_async_client_alone(hello: FakeLMStudio, caplo
         client.on(str, print)
 
 
-def test_the_loading_of_a_model_is_told(fake: FakeLMStudio) -> None:
+def test_the_loading_of_a_model_is_reported(fake: FakeLMStudio) -> None:
     """`ensure_loaded` and the events of LM Studio's own chat both report the loading."""
     output = [{"type": "message", "content": "Hi."}]
     fake.at("/api/v1/models").body({"models": []})
@@ -257,7 +257,7 @@ def test_embeddings_report_their_tokens(fake: FakeLMStudio) -> None:
     assert finished.usage == vectors.usage is not None
 
 
-def test_an_answer_that_is_left_is_told(fake: FakeLMStudio) -> None:
+def test_an_answer_that_is_left_is_reported(fake: FakeLMStudio) -> None:
     """The event is neither finished nor failed, so that a gauge of running requests falls."""
     fake.frames(chunk("one"), 30.0).frames(chunk("one"), 30.0)
     with lm(fake.base_url) as client:
@@ -280,7 +280,7 @@ def test_an_answer_that_is_left_is_told(fake: FakeLMStudio) -> None:
     assert asyncio.run(main())[-1] == "RequestAbandoned"
 
 
-def test_a_cancelled_request_is_told(fake: FakeLMStudio) -> None:
+def test_a_cancelled_request_is_reported(fake: FakeLMStudio) -> None:
     """A request that is cancelled before its first chunk is reported as well."""
     fake.at(CHAT).frames(30.0)
 

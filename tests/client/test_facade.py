@@ -38,7 +38,7 @@ def test_the_client_is_made_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -
     assert lmdeck.default_client().settings.port == 4322
 
 
-def test_a_bad_setting_is_told_at_the_first_use_and_not_kept() -> None:
+def test_a_bad_setting_is_reported_at_the_first_use_and_not_kept() -> None:
     """A wrong `configure` is an error where the client is made, and can be put right."""
     lmdeck.configure(port=99_999_999)
     with pytest.raises(ConfigurationError):
@@ -48,7 +48,7 @@ def test_a_bad_setting_is_told_at_the_first_use_and_not_kept() -> None:
 
 
 def test_fifty_threads_get_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many ask at once, one client is made."""
+    """One client is created, however many threads ask for it at once."""
     made: list[LMStudio] = []
     start = threading.Barrier(50)
 

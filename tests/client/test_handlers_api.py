@@ -40,7 +40,7 @@ def test_the_example_is_short_and_uses_public_names_only() -> None:
 
 
 async def test_a_cache_answers_a_repeated_question(fake: FakeLMStudio, way: Way, cache: Any) -> None:
-    """Whole and streamed, sync and async: asked once, answered the same twice."""
+    """The server gets one request, and both answers are equal: whole and streamed, sync and async."""
     options = {"base_url": fake.base_url, "model": "m", "handlers": [cache]}
     fake.reply("Red.")
     with LMStudio(**options) as client:
@@ -116,7 +116,7 @@ def test_an_observer_follows_a_stream(fake: FakeLMStudio) -> None:
 
 
 def test_an_observer_learns_of_a_broken_stream(fake: FakeLMStudio) -> None:
-    """Once, with the error that the application gets."""
+    """The observer is called once, with the error that the application gets."""
     errors: list[Exception] = []
 
     class Watched:

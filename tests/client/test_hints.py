@@ -107,7 +107,7 @@ PAGES = {
 
 @pytest.mark.parametrize("status", PAGES)
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_a_proxy_s_page_is_told_as_one(way: Way, status: int) -> None:
+def test_a_proxy_s_page_is_recognised(way: Way, status: int) -> None:
     """What to do is about the proxy; a model that still works for a proxy that gave up is not asked once more."""
     with Loopback(text_answer(PAGE.format(status), status, content_type="text/html")) as server:
         with pytest.raises(LMStudioError) as caught:
@@ -122,7 +122,7 @@ BARE = {413: "client_max_body_size", 502: "reach its server", 504: "stream it", 
 
 @pytest.mark.parametrize("status", BARE)
 @pytest.mark.parametrize("text", ["", "error code: 524", "upstream request timeout", "<!-- gone --><p>Gone</p>"])
-def test_a_proxy_s_bare_words_are_told_as_such(status: int, text: str) -> None:
+def test_a_proxy_s_bare_text_is_recognised(status: int, text: str) -> None:
     """Cloudflare and Envoy answer programs in plain text, or in none."""
     for form in FORMATS.values():
         with Loopback(routes={form.path: text_answer(text, status)}) as server:
@@ -185,7 +185,7 @@ def test_no_hint_speaks_of_lm_studio_where_another_product_answers(name: str, is
 
 
 @IS_ASYNC
-def test_a_product_that_a_list_told_is_remembered(is_async: bool) -> None:
+def test_a_product_found_in_a_model_list_is_remembered(is_async: bool) -> None:
     """vLLM names itself only as the owner of its models; a server that is gone later is still vLLM's."""
     listed = json_answer({"object": "list", "data": [{"id": "m", "owned_by": "vllm"}]})
     with Loopback(
@@ -425,7 +425,7 @@ def test_a_status_that_does_not_come_names_the_download(is_async: bool) -> None:
     assert "wait_for_download('job_1')" in error.hint
 
 
-def test_an_endpoint_that_another_product_lacks_is_said_to_be_lacking() -> None:
+def test_the_error_names_a_product_that_lacks_the_endpoint() -> None:
     """The message does not call LM Studio too old."""
     routes = {"/v1/models": EMPTY, **dict.fromkeys(LISTS, NOT_FOUND)}
     with Loopback(NOT_FOUND, routes=routes) as server:

@@ -242,7 +242,7 @@ def test_addresses_that_are_public(address: str) -> None:
     "url", ["", "cat.png", "file:///etc/passwd", "ftp://h/a", "http://", "http://me@h/", "http://h:99999/", "http://h/a b", "http://h/ü"]
 )  # fmt: skip
 def test_what_is_no_address_to_fetch(url: str) -> None:
-    """Nothing is asked."""
+    """Nothing is requested."""
     with pytest.raises(ConfigurationError):
         fetch(url)
     with pytest.raises(ConfigurationError):
@@ -250,7 +250,7 @@ def test_what_is_no_address_to_fetch(url: str) -> None:
 
 
 def test_the_facade_fetches_too() -> None:
-    """With the default client, which it does not ask."""
+    """`lmdeck.fetch_image` needs no client."""
     with Loopback(picture()) as web:
         assert lmdeck.fetch_image(f"{web.url}/a.png", allow_private=True) == PNG
 
@@ -307,7 +307,7 @@ def test_they_are_in_a_conversation_too(fake: FakeLMStudio) -> None:
         (b"BM" + bytes(60), "BMP"),
     ],
 )
-def test_an_image_that_cannot_be_decoded_is_told(data: bytes, words: str) -> None:
+def test_an_image_that_cannot_be_decoded_is_reported(data: bytes, words: str) -> None:
     """The error is raised before anything is sent."""
     with lm("http://127.0.0.1:1") as client, pytest.raises(InvalidRequestError, match=words):
         client.chat().user("What?", images=[data]).send()

@@ -128,7 +128,7 @@ ASKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ASKS)
 def test_its_own_times_are_the_stats(far_end: tuple[str, bool], name: str) -> None:
-    """Speed and times as it measured them, and what was cached."""
+    """The stats have the speed and the times that llama.cpp measured, and the cached tokens."""
     url, is_async = far_end
     reply = asked(url, ASKS[name], is_async=is_async)
     said = timings(reply)
@@ -207,7 +207,7 @@ def test_a_prompt_that_does_not_fit_is_counted(far_end: tuple[str, bool]) -> Non
     assert (error.prompt_tokens, error.context_length) == (3031, 1024)
 
 
-def test_what_it_cannot_do_is_said_of_it(far_end: tuple[str, bool]) -> None:
+def test_the_error_names_what_llama_cpp_cannot_do(far_end: tuple[str, bool]) -> None:
     """The message names the product, not LM Studio or the age of its version."""
     url, is_async = far_end
     error = refused(
@@ -318,7 +318,7 @@ def test_a_model_that_loads_for_ever_is_not(name: str, is_async: bool) -> None:
 
 
 @IS_ASYNC
-def test_silence_after_loading_is_said_to_be_loading(is_async: bool) -> None:
+def test_silence_after_loading_is_reported_as_loading(is_async: bool) -> None:
     answers: list[Answer] = [LOADING, [HANG]]
     count = iter(range(100))
     path, call = WAITING["send"]

@@ -75,7 +75,7 @@ SERVER_URL = "https://mcp.example/s-4711-quiet-path/mcp"
 
 
 def test_secrets_in_bodies_and_those_that_a_server_quotes_are_removed(caplog: pytest.LogCaptureFixture) -> None:
-    """From errors, and from the log of the request; what the server says otherwise stays."""
+    """They are removed from errors and from the log of the request; the rest of the server's message stays."""
     headers = {"X-Any": "quiet-header-4711"}
     server = {"type": "ephemeral_mcp", "server_label": "x", "server_url": SERVER_URL, "headers": headers}
     said = "The MCP server refused quiet-header-4711 and postgres://me:quiet-word-4711@db/x; max_tokens must be 1."

@@ -319,7 +319,7 @@ def test_a_server_that_died_between_two_rounds_is_connected_again(
 
 
 @BOTH
-def test_a_call_that_may_have_begun_is_not_repeated(mortal: Mortal, tmp_path: Path, is_async: bool) -> None:
+def test_a_call_that_may_have_started_is_not_repeated(mortal: Mortal, tmp_path: Path, is_async: bool) -> None:
     """The model hears that nobody knows; the next call finds the server again."""
     path = tmp_path / "calls"
 
@@ -357,7 +357,9 @@ def test_a_call_that_does_no_harm_is_repeated(tmp_path: Path, is_async: bool) ->
 
 
 @BOTH
-def test_a_server_that_stays_away_is_told_to_the_model_and_to_the_program(fake: FakeLMStudio, is_async: bool) -> None:
+def test_a_server_that_stays_away_is_reported_to_the_model_and_to_the_program(
+    fake: FakeLMStudio, is_async: bool
+) -> None:
     """Each call tries once, the run goes on, and leaving the block raises nothing."""
     with HTTPServer([sys.executable, MORTAL, "PORT"]) as server:
 
@@ -446,7 +448,7 @@ def test_several_calls_at_once_connect_again_once(fake: FakeLMStudio, mortal: Mo
 
 @BOTH
 def test_a_call_that_takes_too_long_says_so(fake: FakeLMStudio, is_async: bool) -> None:
-    """With the limit, and the server goes on serving."""
+    """The result names the limit, and the server remains usable."""
     fake.tool_call("note", path=os.devnull, seconds=9).tool_call("pid").reply("Done.")
     with HTTPServer([sys.executable, MORTAL, "PORT"]) as server:
         reply, heard = run(fake, MCPTools(server.url, timeout=5), lambda _: None, is_async=is_async)
@@ -503,7 +505,7 @@ def test_a_secret_in_an_address_is_in_no_message() -> None:
 
 @BOTH
 def test_the_time_server_of_pypi(fake: FakeLMStudio, is_async: bool) -> None:
-    """Killed between two rounds, like ours."""
+    """It survives a kill between two rounds, like our own server."""
     pytest.importorskip("mcp_server_time")
     before = _children()
     killed: list[int] = []

@@ -85,7 +85,7 @@ def test_a_model_is_chosen(fake: FakeLMStudio, way: Way, name: str) -> None:
     assert asked(fake, way) == ([*paths, CHAT], chosen)
 
 
-def test_no_chat_model_is_told(fake: FakeLMStudio, way: Way) -> None:
+def test_no_chat_model_is_reported(fake: FakeLMStudio, way: Way) -> None:
     """A server with embedding models only says what to download."""
     fake.remove_model("m")
     fake.remove_model(DEFAULT_MODEL)

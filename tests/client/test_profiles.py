@@ -67,7 +67,7 @@ def chat(client: Any) -> Any:
 
 @BOTH
 def test_a_model_is_loaded_as_its_profile_says_before_the_first_request(fake: FakeLMStudio, is_async: bool) -> None:
-    """Once, however many ask at the same time, and before any of them is sent."""
+    """It is loaded once, however many requests are made at the same time, and before any of them is sent."""
     results = all_at_once(fake, [chat] * 8, is_async=is_async, profiles=PROFILES)
     assert all(not isinstance(result, Exception) for result in results), results
     model = fake.model("big")

@@ -244,7 +244,7 @@ def test_the_tool_that_can_be_meant_is_named(fake: FakeLMStudio) -> None:
     ],
 )
 def test_a_tool_that_the_server_names_is_named(fake: FakeLMStudio, body: Any) -> None:
-    """By its place or by its name, in every shape that refusals have."""
+    """The server may name it by position or by name, in every format of a refusal."""
     fake.body(body, status=400)
     error = refused(fake, WEATHER, BOOK, MAIL)
     assert error.tools == ["book"]
@@ -304,7 +304,7 @@ def test_what_stays_of_a_schema() -> None:
 
 
 def test_a_schema_without_end_is_cut() -> None:
-    """However deep it is."""
+    """Simplifying a schema ends, however deep it is."""
     deep: dict[str, Any] = {"type": "string", "pattern": "x"}
     for _ in range(5000):
         deep = {"type": "array", "items": deep}

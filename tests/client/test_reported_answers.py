@@ -84,7 +84,7 @@ def test_an_instance_may_have_any_name(fake: FakeLMStudio) -> None:
         ({}, None),
     ],
 )
-def test_a_draft_model_is_told_of(fake: FakeLMStudio, more: dict[str, Any], drafted: DraftTokens | None) -> None:
+def test_a_draft_model_is_reported(fake: FakeLMStudio, more: dict[str, Any], drafted: DraftTokens | None) -> None:
     fake.body(completion(**more)).body({**COMPLETION, "choices": [{"text": "x", "finish_reason": "stop"}], **more})
     with lm(fake.base_url) as client:
         assert client.chat().user("Hi").send().stats.draft_tokens == drafted

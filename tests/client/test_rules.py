@@ -101,7 +101,7 @@ def changes(reply: Reply) -> list[Problem]:
 
 
 @pytest.mark.parametrize("rule", CHANGED)
-def test_a_rule_changes_and_tells(hello: FakeLMStudio, rule: str) -> None:
+def test_a_rule_changes_and_reports(hello: FakeLMStudio, rule: str) -> None:
     """Each change is a problem of its own, with the rule's name."""
     make, look, changed, _ = CHANGED[rule]
     reply, body = ask(hello, make)
@@ -129,7 +129,7 @@ def test_a_rule_that_is_off_changes_nothing(fake: FakeLMStudio, rule: str, how: 
 
 
 def test_the_other_rules_stay(fake: FakeLMStudio) -> None:
-    """Turning one off is no more than that; a chat's are added to the client's, and leave the chat before as it was."""
+    """Disabling one rule affects no other; a chat's rules are added to the client's, and the earlier chat is unchanged."""
     fake.at("/v1/chat/completions").body(completion())
 
     def chat(new: Chat) -> Chat:
@@ -195,8 +195,8 @@ def test_the_other_endpoints_keep_them_too(fake: FakeLMStudio) -> None:
     assert chat["input"][1]["data_url"] == image
 
 
-def test_an_unknown_rule_is_told() -> None:
-    """With the names of those there are, wherever it was named."""
+def test_an_unknown_rule_is_reported() -> None:
+    """The error lists the existing rules, wherever the unknown one was named."""
     with pytest.raises(ConfigurationError, match="schema") as caught:
         LMStudio().chat().without_rules("schema")
     assert "schemas" in caught.value.hint

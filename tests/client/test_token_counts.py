@@ -108,7 +108,7 @@ def test_what_fits_is_sent_as_it_is(fake: FakeLMStudio) -> None:
 
 
 def test_a_chat_that_goes_on_is_estimated_from_what_was_counted(fake: FakeLMStudio) -> None:
-    """Within five per cent, whatever language the new message is in: only that is estimated."""
+    """The estimate is within five per cent in any language, since only the new message is estimated."""
     parts = [
         WORDS * 12,
         "Ответь по-русски. " * 9,
@@ -223,7 +223,7 @@ def test_one_exchange_that_does_not_fit_is_not_summarised(fake: FakeLMStudio) ->
 
 
 def test_a_message_that_is_longer_than_the_context_is_cut_for_its_summary(fake: FakeLMStudio) -> None:
-    """In its middle, which is marked."""
+    """It is cut in the middle, and the cut is marked."""
     fake.when(lambda request: "Summarise" in request.last_user).respond(lambda _: "Foxes.")
     fake.reply("Done.")
     with lm(fake.base_url) as client:

@@ -115,7 +115,7 @@ def pictures(content: Any) -> list[Any]:
 @BOTH
 @pytest.mark.parametrize("name", RETURNED)
 def test_an_image_that_a_tool_returns_is_shown_to_the_model(fake: FakeLMStudio, name: str, is_async: bool) -> None:
-    """In a user message after the result, whatever form it was returned in, and reported."""
+    """It is sent in a user message after the result, in whatever form it was returned, and reported."""
     make, text = RETURNED[name]
     reply = run(fake, make(), is_async=is_async)
     assert reply.content == "I see."
@@ -164,7 +164,7 @@ def test_an_image_that_cannot_be_shown_is_named(fake: FakeLMStudio, value: objec
 
 
 def test_an_image_may_be_a_file(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """Of a tool, and of the user."""
+    """This holds for a tool's result and for a user message."""
     path = tmp_path / "a.png"
     path.write_bytes(PNG)
     run(fake, lmdeck.Image(path), is_async=False)
@@ -196,7 +196,7 @@ def given(*after: dict[str, Any]) -> list[dict[str, Any]]:
 
 @BOTH
 def test_images_in_results_of_a_history_are_moved(hello: FakeLMStudio, is_async: bool) -> None:
-    """After all the results of an answer, and into the user's next message where that follows at once."""
+    """They follow all results of an answer, or join the user's next message if it follows directly."""
 
     async def ask(messages: list[dict[str, Any]]) -> Reply:
         async with alm(hello.base_url) as client:
@@ -244,7 +244,7 @@ def test_a_history_goes_on_from_a_run_with_images(fake: FakeLMStudio) -> None:
 
 
 def test_a_result_with_an_image_is_added_by_hand(hello: FakeLMStudio) -> None:
-    """To a history, and to a chat."""
+    """It can be added to a history and to a chat."""
     asked = Reply(tool_calls=CALLS[:1])
     history = History().user("Look.").add(asked).tool_result(CALLS[0], ["Taken.", PNG])
     with lm(hello.base_url) as client:
@@ -305,7 +305,7 @@ def test_images_in_results_on_the_responses_endpoint_are_moved(fake: FakeLMStudi
 
 
 def test_an_image_shared_by_equal_calls_is_sent_once(fake: FakeLMStudio) -> None:
-    """Three calls, three results, one image."""
+    """Three calls get three results, and the image is sent once."""
 
     @tool
     def shoot() -> bytes:
@@ -343,7 +343,7 @@ def scaled(hello: FakeLMStudio, big: bytes, *, is_async: bool) -> Any:
 
 @BOTH
 def test_an_image_of_too_many_pixels_is_scaled_down(hello: FakeLMStudio, is_async: bool) -> None:
-    """To what LM Studio takes, and no further."""
+    """It is scaled down to LM Studio's limit, and no further."""
     image = scaled(hello, drawn("png", WIDE, "1"), is_async=is_async)
     assert 26_000_000 < image.width * image.height <= 26_214_400
     assert image.width / image.height == pytest.approx(6000 / 4600, rel=0.001)
@@ -365,7 +365,7 @@ def test_images_of_every_kind_are_scaled_down(
 
 
 def test_scaling_keeps_what_says_how_to_show_an_image(monkeypatch: pytest.MonkeyPatch, hello: FakeLMStudio) -> None:
-    """A photograph's orientation."""
+    """The orientation of a photograph is kept."""
     monkeypatch.setattr("lmdeck._requests.images.MAX_PIXELS", 5000)
     exif = Picture.Exif()
     exif[0x0112] = 6
@@ -377,7 +377,7 @@ def test_scaling_keeps_what_says_how_to_show_an_image(monkeypatch: pytest.Monkey
 def test_without_pillow_too_many_pixels_are_refused(
     monkeypatch: pytest.MonkeyPatch, fake: FakeLMStudio, kind: str
 ) -> None:
-    """Before anything is sent, with what to do; a tool's image is named to the model instead."""
+    """An image of the user is refused with a hint before anything is sent; the model is told about one of a tool."""
     monkeypatch.setattr("lmdeck._requests.images.can_convert", lambda: False)
     big = drawn(kind, WIDE, "L")
     with lm("http://127.0.0.1:1") as client, pytest.raises(InvalidRequestError, match="27600000 pixels") as caught:
@@ -392,7 +392,7 @@ def test_without_pillow_too_many_pixels_are_refused(
     [b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + b"x" * 30, b"\xff\xd8\xff", b"\xff\xd8" + b"\xff" * 99, JPEG[:9]],
 )
 def test_a_header_that_says_nothing_is_left_to_the_server(hello: FakeLMStudio, data: bytes) -> None:
-    """As before."""
+    """The image is sent unchanged."""
     with lm(hello.base_url) as client:
         assert client.chat().user("What?", images=[data]).send().problems == []
 
@@ -423,10 +423,8 @@ def test_a_refusal_without_a_reason_names_the_images(is_async: bool) -> None:
 
 @BOTH
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_a_conversation_that_is_told_again_has_its_images(
-    fake: FakeLMStudio, is_async: bool, is_streamed: bool
-) -> None:
-    """In their order, each named in its turn."""
+def test_a_conversation_that_is_replayed_has_its_images(fake: FakeLMStudio, is_async: bool, is_streamed: bool) -> None:
+    """The images are sent in their order, each in its own message."""
     said = [("What is it?", [PNG]), ("And this?", [JPEG, PNG]), ("Which is nicer?", [])]
 
     def ask_sync() -> Any:

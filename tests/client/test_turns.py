@@ -57,7 +57,7 @@ def ask_many(
 def test_what_the_loaded_model_works_on_is_asked_once(
     fake: FakeLMStudio, parallel: tuple[Any, ...], most: int, is_async: bool
 ) -> None:
-    """When a second answer is wanted while the first is being written, and before a third is let in."""
+    """The client asks when a second request is made during the first answer, and before it admits a third."""
     fake.at(LIST).answer(listing(*parallel))
     replies, paths = ask_many(fake, 8, is_async=is_async)
     assert len(replies) == 8
@@ -218,7 +218,7 @@ def test_a_sync_client_does_not_wait_for_its_own_thread() -> None:
 
 
 @BOTH
-def test_a_long_queue_is_said_once(
+def test_a_long_queue_is_logged_once(
     fake: FakeLMStudio, is_async: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning names what limits the queue."""
@@ -292,7 +292,7 @@ def slow(fake: FakeLMStudio) -> FakeLMStudio:
 
 
 def test_who_asks_in_the_middle_of_its_own_stream_does_not_wait_for_itself(slow: FakeLMStudio) -> None:
-    """However small the limit: nobody else could ever let it in."""
+    """The request is admitted however small the limit is, since nobody else could free a slot."""
     with lm(slow.base_url, max_concurrency=1) as client:
         said = []
         with client.chat().user("Tell").stream() as stream:

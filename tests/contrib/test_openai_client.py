@@ -244,7 +244,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 def test_json_is_found_where_it_was_asked_for(
     fake: FakeLMStudio, ask: Ask, content: str, reasoning: str, problems: list[str]
 ) -> None:
-    """In the reasoning, in a fence, after white space; it is not looked for where it was not asked for."""
+    """It is found in the reasoning, in a fence and after white space, but only if it was requested."""
     fake.reply(content, reasoning=reasoning)
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
     answer = ask(fake.base_url, response_format=form)

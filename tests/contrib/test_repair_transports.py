@@ -128,7 +128,7 @@ def test_tls_settings_hold(
 def test_the_proxy_of_the_settings_is_used(
     library: ModuleType, transports: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its password, for the address of the request; the environment names none, and an error does not show it."""
+    """It gets its password and the request's address; the environment's proxy is ignored, and no error shows the password."""
     with Loopback(hello) as proxy, Loopback(text_answer("I am the proxy", 502)) as other:
         monkeypatch.setenv("HTTP_PROXY", other.url)
         host = proxy.url.removeprefix("http://")
@@ -198,7 +198,7 @@ def test_lmdecks_time_limit_is_an_error_with_a_hint(echo: FakeLMStudio) -> None:
 
 
 def test_retries_are_not_multiplied(echo: FakeLMStudio) -> None:
-    """Three attempts of lmdeck's, none of OpenAI's; and what fails once is not seen at all."""
+    """lmdeck makes three attempts and OpenAI's client none; it does not notice a single failure."""
     echo.fail_always("server_error")
     with client_of(echo, max_retries=5, settings={"retry_delay": 0.001}) as client:
         with pytest.raises(openai.InternalServerError):
@@ -210,7 +210,7 @@ def test_retries_are_not_multiplied(echo: FakeLMStudio) -> None:
 
 
 def test_an_answer_that_is_left_ends_the_generation(fake: FakeLMStudio) -> None:
-    """By `close`, by the context manager, by a raw response that is never read, by the collector."""
+    """It ends by `close`, by the context manager, by a raw response that is never read, and by the garbage collector."""
     long = " ".join(["word"] * 2000)
     with client_of(fake) as client:
         for leave in ("close", "with", "raw", "drop"):

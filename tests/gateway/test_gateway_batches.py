@@ -247,7 +247,7 @@ def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_killed_gateway_resumes_its_batches(tmp_path: Path) -> None:
-    """Nothing is asked twice but what ran."""
+    """Only the requests that were running are sent again."""
     limits = "[batches]\nmax_concurrency = 2"
     with answering(tmp_path, limits, time_to_first_token=0.02) as (fake, running):
         with client_of(running) as client:

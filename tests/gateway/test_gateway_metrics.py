@@ -35,7 +35,7 @@ def value(page: str, name: str, **labels: str) -> float:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_metrics_are_those_of_all_processes(fake: FakeLMStudio, tmp_path: Path, workers: int) -> None:
-    """Whichever process is scraped; promtool has nothing to complain about."""
+    """Any process can be scraped, and promtool accepts the text."""
     fake.at("/v1/chat/completions").reply("Hello there.")
     with gateway(tmp_path, config_of([fake]), "--workers", str(workers)) as running:
         with ThreadPoolExecutor(8) as pool:

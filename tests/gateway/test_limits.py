@@ -128,7 +128,7 @@ async def test_a_request_that_one_limit_refuses_uses_nothing_of_the_others(limit
 
 
 async def test_the_day_begins_with_what_the_store_says_was_spent(limiter: Limiter) -> None:
-    """After a restart, or where Redis has lost its memory; once it counts by itself, no longer."""
+    """This holds after a restart and after Redis lost its data, until the limiter has counted by itself."""
     key = a_key(tokens_per_day=1000)
     first = await limiter.admit(key, 0, spent=900)
     assert rate_limit_headers(first.balances)["x-ratelimit-remaining-tokens"] == "100"

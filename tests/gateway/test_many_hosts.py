@@ -279,7 +279,7 @@ def test_hosts_are_added_and_removed_without_losing_a_request(tmp_path: Path) ->
 
 @pytest.mark.parametrize("profile", ["", f'[profiles."{MODEL}"]\ncontext_length = 16384\n'])
 def test_a_model_is_loaded_once(tmp_path: Path, profile: str) -> None:
-    """However many ask at once; with its profile, if it has one."""
+    """It is loaded once for any number of simultaneous requests, with its profile if it has one."""
     with FakeLMStudio(strict=False) as one, FakeLMStudio(strict=False) as other:
         for fake in (one, other):
             fake.evict()

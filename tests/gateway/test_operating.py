@@ -108,7 +108,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="SKIPPED: nginx is not installed (make system-packages)")
 def test_a_stream_passes_nginx_as_it_comes(tmp_path: Path) -> None:
-    """With the file of `deploy/`, but without TLS; and what came through nginx is not from this machine."""
+    """nginx runs with the file of `deploy/` without TLS; its requests do not count as local."""
     port = free_port()
     with FakeLMStudio(strict=False, tokens_per_second=20) as fake, gateway(tmp_path, config_of([fake])) as running:
         site = (DEPLOY / "nginx.conf").read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port}")

@@ -94,7 +94,7 @@ def test_a_client_that_offers_http_2_is_answered(running: GatewayProcess) -> Non
 
 @pytest.mark.parametrize("count", [1, 400])
 def test_huge_headers_are_refused(running: GatewayProcess, count: int) -> None:
-    """In one line or in many, finished or not."""
+    """They are refused in one line or in many, complete or not."""
     fields = b"".join(b"X-Filler-%d: %s\r\n" % (n, b"x" * (10_000 // count)) for n in range(count))
     for end in (b"Content-Length: 0\r\n\r\n", b""):
         answer = answer_to(running, HEAD + fields + end)
@@ -320,7 +320,7 @@ def test_streams_that_take_too_long_end_with_an_error(tmp_path: Path) -> None:
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
-    """However it ends; else they would hold the port."""
+    """They end however the parent ends; otherwise they would hold the port."""
     children = Path("/proc/self/task")
     if not children.exists():
         pytest.skip("the system does not list the children of a process")

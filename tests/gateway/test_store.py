@@ -333,7 +333,7 @@ def test_a_newer_store_is_refused_with_a_sentence_and_left_alone(store_url: str)
 def test_an_older_store_is_brought_up_to_date_and_keeps_its_rows(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step once; a step that fails changes nothing."""
+    """Each step runs once; a step that fails changes nothing."""
     with open_store(store_url) as store:
         store.record(a_record("r1")).result(30)
     broken = (*MIGRATIONS, ("ALTER TABLE lmdeck_requests ADD COLUMN team TEXT", "CREATE TABLE nonsense ("))

@@ -52,7 +52,7 @@ def top(running: GatewayProcess) -> Iterator[Screen]:
 
 
 def test_top_shows_and_controls_requests_and_hosts(fake: FakeLMStudio, tmp_path: Path) -> None:
-    """Two hosts of which one goes down, open requests, a stop, a drain, and the way out."""
+    """It shows two hosts, one of which goes down, and open requests; keys cancel, drain and quit."""
     fake.at("/v1/chat/completions").frames(chunk("one"), chunk("two"), 120.0)
     answers: list[Answer] = []
     with FakeLMStudio(seed=0) as other:

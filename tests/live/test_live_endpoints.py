@@ -38,7 +38,7 @@ def test_a_conversation_streams_the_documented_events(lm: LMStudio) -> None:
     assert stream.reply.usage
 
 
-def test_a_forgotten_answer_is_told_again_only_when_asked_to(lm: LMStudio) -> None:
+def test_a_forgotten_answer_is_replayed_only_on_request(lm: LMStudio) -> None:
     with pytest.raises(InvalidRequestError, match="recover"):
         lm.conversation(chat_model(lm), previous_response_id=f"resp_{'0' * 48}").send("Hi")
 

@@ -348,7 +348,7 @@ def test_labels_stay_few(fake: FakeLMStudio, recorder: Recorder) -> None:
 
 
 def test_a_collector_gets_it_over_otlp(fake: FakeLMStudio) -> None:
-    """As Langfuse, Jaeger and others get it: protobuf over HTTP, decoded by OpenTelemetry's own classes."""
+    """Collectors such as Langfuse and Jaeger get protobuf over HTTP, which OpenTelemetry's own classes decode."""
     fake.reply("Hello.")
     with collecting() as collector:
         tracers = TracerProvider()
@@ -444,7 +444,7 @@ lm.chat().user("Hi").send()
 
 
 def test_the_end_of_a_program_exports_its_last_measurements(fake: FakeLMStudio) -> None:
-    """With the global provider, even if it is set after the observer."""
+    """This also works with a global provider that is set after the observer."""
     fake.when(lambda _: True).reply("Hello.")
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, fake.base_url], capture_output=True, text=True, timeout=60, check=True

@@ -24,7 +24,7 @@ from loopback import PATIENCE
 
 
 def test_each_answer_is_a_record(tmp_path: Path) -> None:
-    """Whole and streamed, with tokens and times; a list of models is none."""
+    """Whole and streamed answers are recorded with tokens and times; a model list is not."""
     with FakeLMStudio() as fake:
         fake.reply("Hello")
         fake.reply("World")
@@ -144,7 +144,7 @@ for _ in range(3):
 
 
 def test_the_end_of_the_program_writes_the_last_rows(tmp_path: Path) -> None:
-    """Nothing was closed."""
+    """The program closes nothing itself."""
     with FakeLMStudio() as fake:
         fake.when(lambda _: True).reply("One")
         command = [sys.executable, "-c", FORGOTTEN, fake.base_url, str(tmp_path / "usage.db")]

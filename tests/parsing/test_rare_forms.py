@@ -288,7 +288,7 @@ def test_a_message_without_a_call_is_its_text(text: str, content: str, codes: li
     "token", ["<|end|>", "<|END_RESPONSE|>", "<|begin_of_box|>", "</ifm|think>", "<|message_sep|>"]
 )
 def test_a_special_token_that_is_dropped_inside_text_is_reported(token: str) -> None:
-    """With its place, unless its dialect is known to be spoken."""
+    """The problem has its position, unless the dialect is known to be spoken."""
     parsed = lmdeck.parse(f"One {token} two.", TOOLS)
     assert parsed.content.split() == ["One", "two."]
     assert [(problem.code, problem.span) for problem in parsed.problems] == [("token_dropped", (4, 4 + len(token)))]

@@ -75,7 +75,7 @@ def test_a_name_is_found_without_what_models_add_to_it(name: str) -> None:
     ],
 )
 def test_of_two_values_the_last_one_counts(text: str) -> None:
-    """In every dialect, with a problem that holds the other one."""
+    """This holds in every dialect, and a problem has the other value."""
     message = parse(text, [{"name": "f", "parameters": {"properties": {"x": {"type": "integer"}}}}])
     assert [call.arguments for call in message.tool_calls] == [{"x": 2}]
     [problem] = message.problems

@@ -221,7 +221,7 @@ def test_a_connection_that_was_not_made_is_located() -> None:
 
 
 @pytest.mark.parametrize("effects_before", [1, 2])
-def test_an_attempt_that_is_given_up_lets_go_of_its_connection(effects_before: int) -> None:
+def test_an_abandoned_attempt_releases_its_connection(effects_before: int) -> None:
     """A closed plan is a cancelled task or a left loop."""
     response = FakeResponse()
     plan = by_reads(Exchange(Clock())(call()))
@@ -283,7 +283,7 @@ def test_a_refusal_whose_body_breaks_is_a_refusal(body: list[bytes]) -> None:
     assert "Invalid" in error.message or not body
 
 
-def test_a_refusal_that_is_given_up_lets_go_of_its_connection() -> None:
+def test_an_abandoned_refusal_releases_its_connection() -> None:
     """A plan that is closed in the middle of the body closes the connection."""
     response = FakeResponse(500)
     plan = by_reads(Exchange(Clock())(call()))
@@ -305,7 +305,7 @@ def test_a_refusal_that_is_given_up_lets_go_of_its_connection() -> None:
         (b"data: {", IncompleteStreamError),
     ],
 )
-def test_an_answer_that_breaks_closes_and_tells_how_far_it_came(data: bytes, kind: type[LMStudioError]) -> None:
+def test_an_answer_that_breaks_closes_and_reports_its_partial_reply(data: bytes, kind: type[LMStudioError]) -> None:
     """The error has the URL, the attempt and the reply so far."""
     response = FakeResponse()
     answer, _ = exchange(response, HEL)
@@ -319,7 +319,7 @@ def test_an_answer_that_breaks_closes_and_tells_how_far_it_came(data: bytes, kin
     assert not answer.is_finished
 
 
-def test_a_connection_that_breaks_in_the_middle_is_told_with_the_reply_so_far() -> None:
+def test_a_connection_that_breaks_in_the_middle_is_reported_with_the_reply_so_far() -> None:
     """The very error of the transport is raised, with the partial reply."""
     response = FakeResponse()
     answer, _ = exchange(response, HEL)
@@ -359,7 +359,7 @@ def test_times_are_measured_from_the_sending() -> None:
 
 
 def test_an_answer_without_a_first_token_has_only_its_whole_time() -> None:
-    """Nothing is made up."""
+    """No time is invented."""
     clock = Clock()
     answer = ResponseStream(call(), FakeResponse(), ChatReader(200, SSE, ChatAssembler()), clock, clock.now)
     clock.now += 5
@@ -447,8 +447,8 @@ def test_after_the_first_chunk_nothing_is_tried_again() -> None:
     assert caught.value.attempts == 1
 
 
-def test_a_plan_that_is_given_up_while_it_waits_ends() -> None:
-    """Closing it is all that is needed."""
+def test_a_plan_that_is_abandoned_while_it_waits_ends() -> None:
+    """Closing the plan is enough."""
     plan = retry()
     next(plan)
     assert isinstance(plan.throw(ServerUnreachableError("x")), Sleep)
@@ -457,7 +457,7 @@ def test_a_plan_that_is_given_up_while_it_waits_ends() -> None:
         next(plan)
 
 
-def test_a_plan_that_is_given_up_while_it_reads_closes_the_connection() -> None:
+def test_a_plan_that_is_abandoned_while_it_reads_closes_the_connection() -> None:
     """The connection is closed through all of the handlers."""
     response = FakeResponse()
     plan = Retry(Exchange(Clock()), POLICY)(call())
@@ -485,7 +485,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def test_the_log_tells_the_story_and_never_the_token(log: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_whole_course_and_never_the_token(log: pytest.LogCaptureFixture) -> None:
     """Request, failure, retry, answer and chunks, under the request's name."""
     plan = Retry(Exchange(Clock()), POLICY, rng=lambda: 0.0)(call())
     answer, _ = run(plan, FakeResponse(500), b"It broke", b"", None, FakeResponse(), HEL)

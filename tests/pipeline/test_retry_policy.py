@@ -29,12 +29,12 @@ from lmdeck.errors import (
     ],
 )
 def test_delays_grow_to_a_limit(policy: RetryPolicy, delays: list[float]) -> None:
-    """Doubling from the first; attempts count the first try."""
+    """Each delay is twice the one before; attempts count the first try."""
     assert list(policy.delays(lambda: 0.0)) == pytest.approx(delays)
 
 
 def test_jitter_only_lengthens() -> None:
-    """By at most its share, so that clients do not come back together."""
+    """A delay grows by at most its jitter, so that clients do not come back together."""
     assert list(RetryPolicy(attempts=3, jitter=0.5).delays(lambda: 1.0)) == pytest.approx([0.15, 0.3])
     drawn = list(RetryPolicy(attempts=100, delay=1.0, max_delay=1.0).delays())
     assert all(1.0 <= delay <= 1.25 for delay in drawn)

@@ -93,7 +93,7 @@ def test_the_base_url_wins_over_host_and_port_beside_it() -> None:
         ("http://me:S3#cr3t@host", "not a valid URL"),
     ],
 )
-def test_what_is_no_address_is_told(url: str, word: str) -> None:
+def test_what_is_no_address_is_reported(url: str, word: str) -> None:
     """The error shows a right address or the setting to use, and no secrets."""
     with pytest.raises(ConfigurationError, match=word) as caught:
         BaseURL.from_url(url)

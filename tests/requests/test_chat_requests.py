@@ -74,7 +74,7 @@ def test_a_plain_chat_goes_as_it_is() -> None:
 
 
 def test_a_stream_asks_for_usage() -> None:
-    """Beside what the caller asked for."""
+    """The caller's own stream options are sent as well."""
     assert build(stream=True)[0]["stream_options"] == {"include_usage": True}
     given = {"stream_options": {"other": 1}}
     assert build(stream=True, options=given)[0]["stream_options"] == {"other": 1, "include_usage": True}
@@ -381,13 +381,13 @@ def test_nothing_of_the_caller_s_is_changed() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {1j: 1}, {"x": {"y": object()}}, "\ud800"])
-def test_what_has_no_form_in_json_is_told(value: object) -> None:
+def test_what_has_no_form_in_json_is_reported(value: object) -> None:
     """The error is raised before anything is sent."""
     with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
         encode({"x": value})
 
 
-def test_a_circle_is_told_too() -> None:
+def test_a_circle_is_reported_too() -> None:
     """A list that holds itself has no end."""
     circle: list[object] = []
     circle.append(circle)
@@ -449,7 +449,7 @@ def test_a_data_uri_without_padding_is_padded() -> None:
         ("null\x00byte", "cannot be read"),
     ],
 )  # fmt: skip
-def test_a_bad_image_is_told(image: Any, word: str) -> None:
+def test_a_bad_image_is_reported(image: Any, word: str) -> None:
     """What it is, and what would be right."""
     with pytest.raises(ConfigurationError, match=word):
         image_part(image)

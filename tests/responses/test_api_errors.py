@@ -213,7 +213,7 @@ SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = 
 def test_every_shape_is_read(
     status: int, body: Any, kind: type[APIError], message: str, attributes: dict[str, object]
 ) -> None:
-    """As bytes and as the decoded value, to class, message and the server's own words."""
+    """Bytes and decoded values give the class, the message and the server's own words."""
     wire = body if isinstance(body, bytes) else json.dumps(body).encode()
     for given_body in (wire, bytearray(wire), memoryview(wire), decoded_or_text(wire)):
         error = api_error(status, given_body)
@@ -225,7 +225,7 @@ def test_every_shape_is_read(
 
 
 def test_the_path_is_named() -> None:
-    """Where a request was refused is part of the message."""
+    """The path of the refused request is part of the message."""
     assert api_error(400, {"error": "No"}, path="/v1/chat/completions").message == "/v1/chat/completions: No."
     assert "embedding" in api_error(404, {"error": "No models loaded."}, path="/v1/embeddings").hint
     assert "embedding" not in api_error(404, {"error": "No models loaded."}, path="/v1/chat/completions").hint
@@ -305,7 +305,7 @@ def test_where_the_words_say_nothing_the_code_decides(error: dict[str, object], 
     ],
 )  # fmt: skip
 def test_last_of_all_the_status_decides(status: int, kind: type[APIError]) -> None:
-    """Where there are no words at all."""
+    """This is so if there are no words at all."""
     assert type(api_error(status, b"")) is kind
 
 
@@ -443,7 +443,7 @@ ENGINES = {
 @pytest.mark.parametrize("status", [200, 400, 500])
 @pytest.mark.parametrize("message", ENGINES)
 def test_what_the_server_could_not_do_is_the_server_s_fault(message: str, status: int) -> None:
-    """Whatever its status: it may well go right the next time."""
+    """This holds for any status: the next attempt may succeed."""
     error = api_error(status, {"error": message})
     assert type(error) is ServerError
     assert error.retryable
@@ -497,7 +497,7 @@ def test_a_field_is_named_and_has_its_hint(body: dict[str, str], message: str | 
     ],
 )
 def test_an_overflow_says_how_much_it_was(message: str, counts: tuple[int | None, int | None]) -> None:
-    """For programs, where the server says it at all."""
+    """Programs get the numbers if the server reports them."""
     error = api_error(400, {"error": {"message": message, "code": "context_length_exceeded"}})
     assert isinstance(error, ContextLengthError)
     assert (error.prompt_tokens, error.context_length) == counts
@@ -530,8 +530,8 @@ def test_a_redirect_says_where_to() -> None:
         (None, False),
     ],
 )
-def test_a_refusal_is_told_from_an_answer(decoded: object, is_refusal: bool) -> None:
-    """Whatever the status says."""
+def test_a_refusal_is_distinguished_from_an_answer(decoded: object, is_refusal: bool) -> None:
+    """The status does not matter."""
     assert is_error_body(decoded) is is_refusal
 
 

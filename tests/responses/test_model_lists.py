@@ -134,7 +134,7 @@ def test_an_entry_without_a_key_is_passed_over(api: str, entry: object) -> None:
 
 @pytest.mark.parametrize("api", ["v1", "v0", "openai"])
 @pytest.mark.parametrize("body", [None, [], "x", 5, {}, {"models": None}, {"data": {}}, {"error": "x"}])
-def test_what_is_no_list_is_told(api: Any, body: object) -> None:
+def test_what_is_no_list_is_reported(api: Any, body: object) -> None:
     """The error makes the client ask the next API."""
     with pytest.raises(MalformedStreamError, match="model list"):
         read_model_list(api, body)
@@ -212,7 +212,7 @@ def test_the_newest_api_is_asked_first() -> None:
     assert [path for _, path in MODEL_LIST_PATHS] == ["/api/v1/models", "/api/v0/models", "/v1/models"]
 
 
-def test_what_a_model_s_reasoning_may_be_set_to_is_told() -> None:
+def test_the_reasoning_options_of_a_model_are_read() -> None:
     """The levels and the variants are read as LM Studio 0.4.25 lists them."""
     reasoning = {"allowed_options": ["off", "on"], "default": "on"}
     entry = {

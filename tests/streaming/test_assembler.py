@@ -119,7 +119,7 @@ def test_content_is_text_or_parts(content: object, text: str) -> None:
     assert assemble(chunk({"content": content}), chunk({"content": "."}, "stop"))[0].content == f"{text}."
 
 
-def test_a_refusal_is_content_and_told() -> None:
+def test_a_refusal_is_content_and_reported() -> None:
     """The model's own words are shown, and that it declined is said once."""
     reply, _ = assemble(chunk({"refusal": "I "}), chunk({"refusal": "won't."}, "stop"))
     assert reply.content == "I won't."
@@ -146,7 +146,7 @@ def test_a_call_comes_in_pieces_and_then_whole() -> None:
 
 
 def test_one_delta_may_hold_everything() -> None:
-    """Reasoning, content and calls of one chunk, in this order."""
+    """Reasoning, content and calls of one chunk are read in this order."""
     delta = {"reasoning_content": "hm", "content": "Look:", **call_delta(0, "a", "f", "{}")}
     kinds = [
         (
@@ -174,7 +174,7 @@ def test_a_call_after_the_finish_reason_counts() -> None:
     assert reply.finish_reason == "tool_calls"
 
 
-def test_text_after_the_finish_reason_is_kept_and_told() -> None:
+def test_text_after_the_finish_reason_is_kept_and_reported() -> None:
     """Some servers send the reason too early."""
     reply, chunks = assemble(chunk({"content": "On"}), chunk(finish="stop"), chunk({"content": "e"}))
     assert reply.content == "One"
@@ -190,7 +190,7 @@ def test_a_finish_reason_that_is_no_reason_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("reason", ["tool_calls", "function_call"])
-def test_an_announced_call_that_never_came_is_told(reason: str) -> None:
+def test_an_announced_call_that_never_came_is_reported(reason: str) -> None:
     """LM Studio leaves a call out that it could not read."""
     reply, _ = assemble(chunk({"content": "One"}), chunk(finish=reason))
     assert reply.content == "One"
@@ -200,7 +200,7 @@ def test_an_announced_call_that_never_came_is_told(reason: str) -> None:
 
 
 def test_the_name_of_a_call_may_come_in_pieces() -> None:
-    """Where the pieces are no tools, and the whole is."""
+    """The pieces are joined if they are not tools themselves and the whole is one."""
     tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
     reply, _ = assemble(
         chunk(call_delta(0, "a", "get_", "")),
@@ -308,7 +308,7 @@ TWO_CALLS = {"tool_calls": [call_delta(number, f"c{number}", "f", "{}")["tool_ca
         ({"content": "a"}, {"expects_logprobs": True}, ("logprobs_missing", "the server did not send any")),
     ],
 )
-def test_what_was_asked_for_and_did_not_come_is_told(
+def test_what_was_asked_for_and_did_not_come_is_reported(
     delta: dict[str, Any], options: dict[str, bool], problem: tuple[str, str] | None
 ) -> None:
     """The answer itself is kept; a demanded call is an error only where the caller wants it so."""
@@ -336,7 +336,7 @@ def test_what_was_asked_for_and_did_not_come_is_told(
         ("gemma-3-4b", "gemma-3-4b-it", True),
     ],
 )
-def test_another_model_than_the_requested_one_is_told(requested: str, answered: str | None, differs: bool) -> None:
+def test_another_model_than_the_requested_one_is_reported(requested: str, answered: str | None, differs: bool) -> None:
     """Instances, variants, publishers and files of one model are the same model, and so are its known names."""
     reply, _ = assemble(chunk({"content": "a"}, "stop", model=answered), model=requested, model_names=["known"])
     assert [problem.code for problem in reply.problems] == (["model_differs"] if differs else [])
@@ -354,7 +354,7 @@ def test_another_model_than_the_requested_one_is_told(requested: str, answered: 
         ({"content": "So"}, "length", False),
     ],
 )
-def test_reasoning_that_used_up_the_budget_is_told(delta: dict[str, Any], finish: str, is_told: bool) -> None:
+def test_reasoning_that_used_up_the_budget_is_reported(delta: dict[str, Any], finish: str, is_told: bool) -> None:
     """An answer without a word, since all the tokens went into the reasoning."""
     reply = assemble(chunk(delta), chunk({}, finish), text_parser=StreamParser(()))[0]
     assert ("reasoning_used_budget" in {problem.code for problem in reply.problems}) is is_told
@@ -369,7 +369,7 @@ def test_reasoning_that_used_up_the_budget_is_told(delta: dict[str, Any], finish
         ({"reasoning_content": "Hm.", "content": "So"}, "stop", []),
     ],
 )
-def test_an_answer_of_reasoning_alone_is_told(delta: dict[str, Any], finish: str, told: list[str]) -> None:
+def test_an_answer_of_reasoning_alone_is_reported(delta: dict[str, Any], finish: str, told: list[str]) -> None:
     """LM Studio reports success for it (bug tracker #1602)."""
     reply = assemble(chunk(delta), chunk({}, finish), text_parser=StreamParser(()))[0]
     assert [problem.code for problem in reply.problems] == told

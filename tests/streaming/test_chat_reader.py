@@ -223,7 +223,7 @@ def test_any_cuts_of_a_stream(cuts: list[int], is_call: bool) -> None:
 
 
 def test_chunks_come_with_the_read_that_completes_them() -> None:
-    """Nothing waits."""
+    """No chunk waits for a later read."""
     target = reader(SSE)
     assert target.feed(b"data: {") == []
     assert target.feed(chunk({"content": "Hi"})[7:]) == [Chunk("Hi")]
@@ -465,7 +465,7 @@ HEAD = chunk({"content": "Hel"})
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_a_typed_error(wire: bytes, kind: type[LMStudioError], text: str) -> None:
-    """The error quotes its beginning, in every segmentation alike."""
+    """The error quotes its beginning, however the body was cut."""
     for pieces in segmentations(wire):
         with pytest.raises(kind) as caught:
             read(*pieces, headers=SSE if wire.startswith((b"data", b":")) else {})
@@ -555,7 +555,7 @@ def read_json(*pieces: bytes, status: int = 200) -> object:
 
 
 def test_a_json_body() -> None:
-    """Decoded, however it was cut."""
+    """It is decoded, however it was cut."""
     for pieces in segmentations(b'{"data": [1, "\xc3\xbc"]}'):
         assert read_json(*pieces) == {"data": [1, "ü"]}
     assert read_json(b"[]") == []
@@ -590,7 +590,7 @@ def observed(*pieces: bytes) -> tuple[list[tuple[bytes, list[Chunk]]], list[Chun
 
 
 def test_an_observer_sees_the_chunks_of_each_event() -> None:
-    """However the events were cut; at the end it is called with the last chunks, and without data."""
+    """This holds however the events were cut; at the end the observer is called with the last chunks and without data."""
     events = [chunk({"content": "In"}), chunk({"content": "deed."}), chunk({}, "stop")]
     wire = b"".join(events) + DONE.rstrip()
     for pieces in segmentations(wire):

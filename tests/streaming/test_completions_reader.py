@@ -75,7 +75,7 @@ def test_a_body_without_text_is_no_answer(choices: object) -> None:
     [{"error": {"message": "out of memory"}}, {"error": {"message": "out of memory"}, "choices": [{"text": ""}]}],
 )
 def test_an_event_with_an_error_ends_the_answer(failure: dict[str, Any]) -> None:
-    """With the text so far, also where it has choices too."""
+    """The error has the text so far, even if the event also has choices."""
     with pytest.raises(APIError, match="out of memory") as caught:
         read(CompletionTranslator(), text("It rains."), failure)
     assert caught.value.partial is not None

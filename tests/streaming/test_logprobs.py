@@ -91,7 +91,7 @@ def test_tokens_that_show_nothing_come_in_a_chunk_of_their_own(fake: FakeLMStudi
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("given", [None, [], {}, {"content": None}, {"content": []}, "odd", 5])
-def test_a_server_that_sends_none_is_told(fake: FakeLMStudio, way: Way, given: Any) -> None:
+def test_a_server_that_sends_none_is_reported(fake: FakeLMStudio, way: Way, given: Any) -> None:
     """The problem is reported once, and only if log probabilities were requested."""
     answer = streamed(("Hel", given), ("lo.", given)) if way.is_streamed else whole(given)
     reply, _ = ask(fake, way, answer)

@@ -125,7 +125,7 @@ def test_a_call_of_the_reply_is_known_until_the_answer_ends() -> None:
         assert target.is_in_call is is_in_call
 
 
-def test_a_call_that_was_announced_and_did_not_come_is_told() -> None:
+def test_a_call_that_was_announced_and_did_not_come_is_reported() -> None:
     for reply in (
         read(AnthropicTranslator(), adds("text_delta", text="So."), ends("tool_use"), STOP),
         read_body(AnthropicTranslator(), {"content": "So.", "stop_reason": "tool_use"}),
@@ -189,7 +189,7 @@ def test_a_block_may_start_with_its_thinking() -> None:
     ],
 )  # fmt: skip
 def test_the_reason_is_that_of_the_chat_endpoint(reason: str, meaning: str) -> None:
-    """In a stream, where an event without one may come before, and in a body; unknown reasons stay as they are."""
+    """This holds for streams, where an event without a reason may come first, and for bodies; unknown reasons are unchanged."""
     streamed = read(AnthropicTranslator(), adds("text_delta", text="So."), ends(None), ends(reason), STOP)
     whole = read_body(AnthropicTranslator(), {"content": "So.", "stop_reason": reason})
     assert (streamed.finish_reason, whole.finish_reason) == (meaning, meaning)

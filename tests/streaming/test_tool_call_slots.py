@@ -253,7 +253,7 @@ def test_what_is_no_call_is_a_problem(deltas: list[Delta], code: str, detail: st
 
 
 @pytest.mark.parametrize("cut", ['{"city": "Par', "", None])
-def test_a_call_that_was_cut_is_told_as_such(cut: str | None) -> None:
+def test_a_call_that_was_cut_is_reported_as_such(cut: str | None) -> None:
     """A call whose arguments had not come is no call without arguments."""
     slots, _ = slots_of(d(0, "a", "weather", PARIS), d(1, "b", "weather", cut))
     calls, problems = slots.read(truncated=True)
@@ -271,7 +271,7 @@ def test_calls_are_given_once() -> None:
     assert slots.finish() == ([], [])
 
 
-def test_arguments_that_come_after_their_call_was_given_are_told() -> None:
+def test_arguments_that_come_after_their_call_was_complete_are_reported() -> None:
     """They are too late for the call, but not lost in silence."""
     slots, _ = slots_of(d(0, "a", "weather"))
     slots.finish()
@@ -291,7 +291,7 @@ def test_too_many_calls_are_refused() -> None:
 
 
 def test_too_long_arguments_are_refused() -> None:
-    """Counted over all fragments of one call, and of one only."""
+    """All fragments of one call are counted together, and those of each call separately."""
     with pytest.raises(MalformedStreamError, match=r"tool call 'f' are longer than 10 characters"):
         slots_of(d(0, name="f"), *[d(0, arguments="x")] * 11, tool_arguments_chars=10)
     slots_of(d(0, name="f", arguments="x" * 10), d(1, name="g", arguments="x" * 10), tool_arguments_chars=10)
@@ -344,7 +344,7 @@ def test_no_deltas_whatever_give_a_bad_call(deltas: list[Delta]) -> None:
     assert len({call.id for call in calls}) == len(calls)
 
 
-def test_a_special_token_in_a_name_is_removed_and_told() -> None:
+def test_a_special_token_in_a_name_is_removed_and_reported() -> None:
     slots, announced = slots_of(d(0, "a", "weather<|channel|>commentary", PARIS))
     calls, problems = slots.finish()
     assert [(call.name, call.arguments) for call in calls] == [W_PARIS]
@@ -356,7 +356,7 @@ def test_a_special_token_in_a_name_is_removed_and_told() -> None:
     "arguments", ['{"city": "Oslo", "city": "Rome"}', '"{\\"city\\": \\"Oslo\\", \\"city\\": \\"Rome\\"}"']
 )
 def test_of_two_values_the_last_one_counts(arguments: str) -> None:
-    """With a problem that holds the other one, also for arguments inside a string."""
+    """A problem has the other value, also for arguments inside a string."""
     calls, problems = slots_of(d(0, "a", "weather", arguments))[0].finish()
     assert [call.arguments for call in calls] == [{"city": "Rome"}]
     assert [problem.code for problem in problems] == ["repaired"]

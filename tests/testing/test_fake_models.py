@@ -31,7 +31,7 @@ def test_models_are_listed_with_their_state() -> None:
         assert listed["text-embedding-nomic-embed-text-v1.5"].type == "embedding"
 
 
-def test_a_model_is_loaded_by_the_first_request_and_tells_how_far_it_is() -> None:
+def test_a_model_is_loaded_by_the_first_request_and_reports_its_progress() -> None:
     with FakeLMStudio() as fake:
         fake.add_model("big", loaded=False, load_seconds=0.2)
         fake.reply("Here I am.").reply("Still here.")
@@ -85,7 +85,7 @@ def openai_names(fake: FakeLMStudio) -> set[str]:
         return {model["id"] for model in json.load(response)["data"]}
 
 
-def test_a_load_takes_as_long_as_was_said() -> None:
+def test_a_load_takes_as_long_as_was_set() -> None:
     with FakeLMStudio() as fake, fake.client() as lm:
         model = fake.add_model("big", loaded=False, load_seconds=0.05, size_bytes=5_000_000_000)
         assert lm.models.load("big").load_time == 0.05

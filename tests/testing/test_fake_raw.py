@@ -56,7 +56,7 @@ def test_a_body_takes_any_request(fake_lmstudio: FakeLMStudio) -> None:
 
 
 def test_frames_are_events(fake_lmstudio: FakeLMStudio) -> None:
-    """With names where they have a type, and an end mark where they have none."""
+    """Frames with a type become named events; others are followed by an end mark."""
     fake_lmstudio.frames({"a": 1}, b": odd\n\n").frames({"a": 1}, done=False).frames({"type": "b", "c": 2})
     assert [said(fake_lmstudio, ASKED)[2] for _ in range(3)] == [
         b'data: {"a": 1}\n\n: odd\n\ndata: [DONE]\n\n',

@@ -95,7 +95,7 @@ def test_an_unexpected_request_fails_the_test_and_says_which() -> None:
                 fake.client(retry_attempts=1).chat().user("What now?").send()
 
 
-def test_without_strictness_it_repeats_what_was_said() -> None:
+def test_without_strictness_it_echoes_the_prompt() -> None:
     with FakeLMStudio(strict=False) as fake:
         assert fake.client().chat().user("What now?").send().content == "You said: What now?"
 

@@ -100,7 +100,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_are(tmp_path: Path) -> None:
     assert parse_exchange(exchange).error is not None
 
 
-def test_an_upstream_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_an_upstream_that_is_not_there_is_reported(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     path = tmp_path / "c"
     with (

@@ -126,7 +126,7 @@ BODIES = [
     ],
 )  # fmt: skip
 def test_a_secret_in_a_text_is_known_by_its_form_or_name(text: str) -> None:
-    """Of LM Studio, other services, `.env` files and URLs."""
+    """This covers secrets of LM Studio and other services, in `.env` files and in URLs."""
     written = text.format(SECRET)
     shown = redacted(f"Use {written} now")
     assert SECRET not in shown
@@ -141,7 +141,7 @@ def test_a_field_that_may_hold_a_secret_is_removed(name: str) -> None:
 
 @pytest.mark.parametrize("body", BODIES)
 def test_secrets_in_bodies_are_removed_on_the_way_to_the_file(tmp_path: Path, body: dict[str, Any]) -> None:
-    """And in the answer that quotes them; the upstream gets all of it."""
+    """They are also removed from an answer that quotes them; the upstream gets them unchanged."""
     path = tmp_path / "c.jsonl"
     with recording(path) as (fake, url):
         fake.at("/v1/chat/completions").raw(f'{{"you sent": "{SECRET}"}}'.encode(), content_type="application/json")
@@ -290,7 +290,7 @@ def call(index: int, arguments: str) -> bytes:
 
 
 def test_a_secret_that_a_stream_divides_over_its_events_is_overwritten() -> None:
-    """In content and in the arguments of two calls that arrive in turns; every event stays JSON of its length."""
+    """This holds in content and in the arguments of alternating calls; every event stays JSON of its length."""
     token = "hf_" + random_text(LETTERS[:52], 34)
     login, weather = json.dumps({"password": SECRET}), json.dumps({"city": "a place"})
     pieces = [event({"content": f"take {token} now"[at : at + 4]}) for at in range(0, len(token) + 9, 4)]

@@ -319,7 +319,7 @@ COERCED: list[tuple[str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "given", "value"), COERCED)
-def test_what_loses_nothing_is_put_right_and_told(name: str, given: Any, value: Any) -> None:
+def test_what_loses_nothing_is_coerced_and_reported(name: str, given: Any, value: Any) -> None:
     arguments, problems = checked_arguments(take, call("take", **{name: given}))
     assert arguments[name] == value
     assert type(arguments[name]) is type(value)

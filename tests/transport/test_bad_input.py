@@ -434,7 +434,7 @@ def test_an_interim_answer_is_not_the_answer(way: Way, name: str) -> None:
 
 @pytest.mark.parametrize("piece", [head(103), head(103, x_filler="y" * 1000)])
 def test_interim_answers_without_end_end(way: Way, piece: bytes) -> None:
-    """By a limit of their own number, or by one of time."""
+    """Their number and the time are limited."""
     with Loopback([*itertools.repeat(piece, 5000), CLOSE]) as server:
         error = way.fail(server.url, total_timeout=3.0)
     assert isinstance(error, TransportError | MalformedStreamError)

@@ -51,7 +51,7 @@ def test_byte_by_byte() -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.data())
 def test_any_body_in_any_chunks_and_any_reads(chunks: list[bytes], data: st.DataObject) -> None:
-    """Three ways of cutting, which know nothing of each other."""
+    """The body, its chunks and the reads are cut independently of each other."""
     wire = encode(chunks)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=12)))
     places = [0, *cuts, len(wire)]
@@ -91,15 +91,15 @@ def test_a_body_that_was_cut_has_not_ended(end: int) -> None:
         b"0\r\n" + b"x" * (MAX_TRAILERS + 1),
     ],
 )
-def test_broken_framing_is_told(wire: bytes) -> None:
-    """In one read and byte by byte, and never as part of the body."""
+def test_broken_framing_is_reported(wire: bytes) -> None:
+    """The error is raised in one read and byte by byte, and never read as part of the body."""
     with pytest.raises(ChunkedError):
         decode(wire)
     with pytest.raises(ChunkedError):
         decode(*(bytes([byte]) for byte in wire))
 
 
-def test_a_wrong_end_is_told_with_the_first_wrong_byte() -> None:
+def test_a_wrong_end_is_reported_with_the_first_wrong_byte() -> None:
     """What cannot become right any more is not waited for."""
     decoder = ChunkedDecoder()
     assert decoder.feed(b"5\r\nHello") == b"Hello"

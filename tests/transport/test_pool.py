@@ -354,7 +354,7 @@ def test_a_large_body_is_sent(way: Way) -> None:
         assert len(server.requests[0].json["messages"][0]["content"]) == 3 << 20
 
 
-def test_an_early_refusal_of_a_large_body_is_told(way: Way) -> None:
+def test_an_early_refusal_of_a_large_body_is_reported(way: Way) -> None:
     """A server that refuses before it has read everything, and closes, is understood or at least told as lost."""
     refusal = text_answer('{"error": {"message": "too large"}}', 413)
     with Loopback(greeting=[0.05, *refusal, 0.05, CLOSE]) as server:

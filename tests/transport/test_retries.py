@@ -63,7 +63,7 @@ def test_what_may_pass_is_tried_again(way: Way, name: str) -> None:
 )
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_the_last_failure_is_raised(way: Way, name: str, expected: type[LMStudioError], attempts: int) -> None:
-    """After as many attempts as were allowed the error says how many there were."""
+    """The error has the number of attempts."""
     with Loopback(PASSING[name]) as server:
         error = way.fail(server.url, retry_attempts=attempts)
         assert len(server.requests) == attempts
@@ -142,7 +142,7 @@ def test_retry_after_is_waited_for(way: Way) -> None:
         assert time.monotonic() - started >= 0.25
 
 
-def test_a_long_retry_after_is_told_at_once(way: Way) -> None:
+def test_a_long_retry_after_is_reported_at_once(way: Way) -> None:
     """Nobody is made to wait an hour without knowing it."""
     with Loopback(json_answer({"error": "slow down"}, 429, retry_after=3600), hello) as server:
         with pytest.raises(RateLimitError) as caught:

@@ -81,7 +81,7 @@ def test_a_report_with_local_variables_has_no_token(way: Way, name: str) -> None
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_nor_where_nothing_listens_or_nothing_is_read(way: Way) -> None:
-    """While connecting, and while a large request is being sent."""
+    """This covers failures while connecting and while a large request is sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         assert TOKEN not in report(way.fail(url, text="x" * (8 << 20), first_token_timeout=0.3))

@@ -101,7 +101,7 @@ def test_a_stream_over_tls_is_left_at_once(tls: ssl.SSLContext, certificate: tup
 
 
 @pytest.mark.parametrize("limits", [{"timeout": 0.2}, {"total_timeout": 0.3}], ids=str)
-def test_silence_over_tls_is_told(
+def test_silence_over_tls_is_reported(
     way: Way, tls: ssl.SSLContext, certificate: tuple[Path, Path], limits: dict[str, float]
 ) -> None:
     """The limits hold through TLS."""

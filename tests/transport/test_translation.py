@@ -121,7 +121,7 @@ def test_the_trees_are_walked() -> None:
 
 @pytest.mark.parametrize("kind", [*SYNC, *SYSTEM, ChunkedError, ValueError], ids=lambda kind: kind.__name__)
 def test_every_sync_exception_is_translated(kind: type[Exception]) -> None:
-    """As it is, and where urllib3 wraps it: `ProtocolError("Connection aborted.", error)`."""
+    """This holds for the exception itself and for urllib3's wrapper: `ProtocolError("Connection aborted.", error)`."""
     error = made(kind)
     assert isinstance(error, Exception)
     check(errors.translate(error, REQUEST))
@@ -232,7 +232,7 @@ def test_no_words_of_a_library_are_in_a_message(kind: type[Exception]) -> None:
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_the_reason_is_the_system_s(error: Exception, words: str) -> None:
-    """In words that can be looked up."""
+    """It has the system's words, which can be looked up."""
     is_async = isinstance(error, aiohttp.ClientError)
     assert words in (translated_async(error) if is_async else errors.translate(error, REQUEST)).message
 
@@ -246,7 +246,7 @@ def test_the_reason_is_the_system_s(error: Exception, words: str) -> None:
         ("http://lm.test", socket.gaierror(-2, "not known"), ""),
     ],
 )
-def test_an_address_without_a_port_is_told(server: str, reason: OSError, port: str) -> None:
+def test_an_address_without_a_port_is_reported(server: str, reason: OSError, port: str) -> None:
     """Port 80 was tried, and LM Studio's own is 1234; a name that leads nowhere has another cause."""
     request = replace(REQUEST, url=f"{server}/v1/models")
     made_by = (

@@ -406,7 +406,7 @@ def test_every_operation_is_right_without_a_fault(matrix: Matrix, name: str) -> 
 
 @pytest.mark.timeout(7200)
 def test_every_fault_ends_in_the_right_result_or_a_typed_error(matrix: Matrix) -> None:
-    """Whole content or an error with message and hint; a part of the content is in the error's `partial` alone."""
+    """The result is the whole content, or an error with message and hint, whose `partial` alone has a part of the content."""
     verdicts, cells = Verdicts(matrix), tried()
     for fault, name, is_async in cells:
         verdicts.add(fault, name, is_async=is_async)

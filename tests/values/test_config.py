@@ -197,7 +197,7 @@ BAD: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_a_bad_value_is_named_with_its_origin(tmp_path: Path, name: str, value: object) -> None:
-    """Setting, value and origin: what one needs to find it."""
+    """The message names the setting, the value and the origin."""
     text = refused(tmp_path, {name: value})
     assert repr(name) in text
     assert f"the keyword argument {name}=" in text
@@ -322,7 +322,7 @@ def test_a_secret_is_neither_pickled_nor_encoded(tmp_path: Path) -> None:
 
 
 def test_settings_with_a_secret_can_be_copied(tmp_path: Path) -> None:
-    """Within the process nothing is in the way."""
+    """A copy within the process works."""
     settings = secret_settings(tmp_path)
     assert copy.deepcopy(settings) == copy.copy(settings) == settings
     assert copy.copy(settings.api_token) == settings.api_token
@@ -469,7 +469,7 @@ def test_a_file_has_no_say_in_the_way_to_a_server_that_it_does_not_name(
 
 
 def test_a_file_has_no_say_in_the_port_of_another_machine(tmp_path: Path) -> None:
-    """Where another program may listen; on this machine it has."""
+    """Another program may listen there; the port of this machine may be set."""
     (tmp_path / "lmdeck.toml").write_text("port = 9")
     assert (
         resolve(tmp_path, LMDECK_HOST="far", LM_API_TOKEN=TOKEN).port == resolve(tmp_path, {"host": "far"}).port == 1234
@@ -543,10 +543,10 @@ def test_a_file_above_is_trusted_no_more(tmp_path: Path) -> None:
         ("LMDECK_RETRIES", "LMDECK_RETRY_ATTEMPTS"), ("lmdeck_model", "LMDECK_MODEL"), ("LMDECK_TLS_CA", "LMDECK_TLS_CA_FILE"),
     ],
 )  # fmt: skip
-def test_a_misspelt_variable_is_told(
+def test_a_misspelt_variable_is_reported(
     tmp_path: Path, variable: str, meant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, by a warning; it changes nothing."""
+    """One warning names it, and it changes nothing."""
     for _ in range(2):
         settings = resolve(tmp_path, **{variable: f"http://{tmp_path.name}"})
     assert settings == Settings()
@@ -561,7 +561,7 @@ def test_a_note_holds_no_control_character(tmp_path: Path) -> None:
     assert r"LMDECK_TIMEOUTT\u202e\x9b is not read" in note
 
 
-def test_variables_of_other_tools_are_not_told(tmp_path: Path) -> None:
+def test_variables_of_other_tools_are_not_reported(tmp_path: Path) -> None:
     """Nor those of this project that are no settings."""
     others = (
         "LMDECK_LIVE_URL",

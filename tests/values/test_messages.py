@@ -158,7 +158,7 @@ def test_values_cannot_be_changed() -> None:
             setattr(value, value.__struct_fields__[0], "x")
 
 
-def test_a_chunk_tells_when_a_call_is_whole() -> None:
+def test_a_chunk_says_when_a_call_is_complete() -> None:
     """A piece of a call is no call yet."""
     assert Chunk(tool_call=CALL).has_tool_call
     assert not Chunk(tool_call_delta=ToolCallDelta(0, "a", "f", "{")).has_tool_call
@@ -172,7 +172,7 @@ def test_a_problem_reads_as_code_and_detail() -> None:
 
 
 def test_a_model_is_loaded_when_it_has_an_instance() -> None:
-    """The two questions most asked of a model."""
+    """Its type says whether it is a chat model."""
     assert not ModelInfo(key="m").loaded
     assert ModelInfo(key="m", instances=[ModelInstance(id="m")]).loaded
     assert ModelInfo(key="m", type="vlm").is_chat_model

@@ -61,7 +61,7 @@ class Background(LMDeckTestMixin, TestCase):
 
 
 def test_without_a_framework_queueing_says_what_is_missing() -> None:
-    """In a process of its own, where neither framework can be imported."""
+    """This runs in a separate process, where neither framework can be imported."""
     code = """if True:
         import sys
         sys.modules.update({"django_tasks": None, "django.tasks": None, "celery": None})

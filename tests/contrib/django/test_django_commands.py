@@ -55,7 +55,7 @@ def test_an_option_overrules_the_settings(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)[0]["key"] == "m"
 
 
-def test_wrong_settings_and_wrong_input_are_told() -> None:
+def test_wrong_settings_and_wrong_input_are_reported() -> None:
     with override_settings(LMDECK={"TIMOUT": 3}), pytest.raises(CommandError, match="Did you mean 'TIMEOUT'"):
         call_command("lmdeck", "models")
     with pytest.raises(SystemExit) as caught:

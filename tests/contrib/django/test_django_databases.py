@@ -230,7 +230,7 @@ def test_turns_added_to_a_removed_conversation_are_dropped(database: str) -> Non
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 def test_a_page_on_postgres_keeps_every_answer(server: dict[str, Any], tmp_path: Path, kind: str) -> None:
-    """Over HTTP, in both worlds: a NUL in an answer, and in a tool's arguments, is no reason to lose it."""
+    """An answer with a NUL in its text or in a tool's arguments is stored, under ASGI and WSGI."""
     environment = {"TEST_POSTGRES": json.dumps(server)}
     session = prepare(tmp_path / "unused", **environment, TEST_USER=f"ann-{kind}")
     with site(kind, tmp_path, **environment) as running:

@@ -40,7 +40,7 @@ def test_the_page_of_tests_passes() -> None:
     assert unittest.TextTestRunner(verbosity=0).run(suite).wasSuccessful()
 
 
-def test_every_key_and_signal_is_told() -> None:
+def test_every_key_and_signal_is_documented() -> None:
     assert {key for key in OWN if f"`{key}`" not in PAGE} == set()
     names = {name for name in dir(signals) if isinstance(getattr(signals, name), Signal)}
     assert len(names) == len(signals.SIGNALS)

@@ -34,7 +34,7 @@ class Settings(SimpleTestCase):
             assert alm.settings.port == 4321
         assert lm.base_url == alm.base_url == "http://127.0.0.1:9"
 
-    def test_a_chat_that_was_begun_keeps_its_client(self) -> None:
+    def test_a_chat_that_was_started_keeps_its_client(self) -> None:
         with override_settings(LMDECK={"MODEL": "one"}):
             chat = lm.chat().user("Hi")
         assert chat.messages == [{"role": "user", "content": "Hi"}]

@@ -38,7 +38,7 @@ def sent(fake: FakeLMStudio) -> list[tuple[str, object]]:
     ]  # fmt: skip
 
 
-def test_the_page_sends_what_was_said_before_also_after_a_retry_and_an_edit(page: Any, fake: FakeLMStudio) -> None:
+def test_the_page_sends_the_earlier_messages_also_after_a_retry_and_an_edit(page: Any, fake: FakeLMStudio) -> None:
     expect(page.get_by_role("heading", name="Our <chat>")).to_be_visible()
     page.get_by_label("Image", exact=True).set_input_files({"name": "p.png", "mimeType": "image/png", "buffer": PIXEL})
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()

@@ -144,7 +144,7 @@ def decisions(key: str, waiting: dict[str, Any], decision: object = True) -> dic
 def test_a_call_waits_runs_when_it_is_allowed_and_is_stored_with_its_result(
     browser: Browser, fake: FakeLMStudio
 ) -> None:
-    """Also after the page was loaded again, which tells what waits."""
+    """It can also be allowed after a reload, which shows the waiting calls."""
     fake.tool_call("pay", amount=5)
     fake.reply("It is paid.")
     key, waiting = browser.paused()
@@ -245,7 +245,7 @@ def test_a_new_question_discards_the_waiting_calls(browser: Browser, fake: FakeL
 
 
 def test_a_resumed_run_may_pause_again(browser: Browser, fake: FakeLMStudio) -> None:
-    """Each further answer with calls."""
+    """Each further answer with calls pauses it."""
     fake.tool_call("pay", amount=5)
     fake.tool_call("pay", amount=7)
     fake.reply("Both are paid.")

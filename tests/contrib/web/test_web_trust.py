@@ -246,7 +246,7 @@ def test_a_body_without_end_is_refused(kind: str, is_chunked: bool, fake: FakeLM
 def test_a_body_that_never_arrives_is_refused(
     kind: str, length: int, status: int, fake: FakeLMStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of WSGI, the server alone can set a limit on the time."""
+    """Under WSGI, only the server can limit the time."""
     monkeypatch.setattr("lmdeck._incoming.disconnect.BODY_SECONDS", 0.1)
     monkeypatch.setattr("lmdeck._incoming.disconnect.DRAIN_SECONDS", 0.1)
     with (
