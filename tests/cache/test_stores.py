@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def test_threads_use_a_store_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_the_least_recently_used_is_dropped(kind: str, tmp_path: Path) -> None:
-    """The store keeps within its limit: recently read entries stay, and an entry larger than the limit is not stored."""
+    """The store keeps within its limit; an entry larger than the limit is not stored, and the file is private."""
     store: Store = MemoryStore(10_000) if kind == "memory" else SQLiteStore(tmp_path / "answers.db", 10_000)
     for number in range(8):
         store.put(b"%d" % number, entry(b"x" * 1000))
@@ -106,6 +107,7 @@ def test_the_least_recently_used_is_dropped(kind: str, tmp_path: Path) -> None:
     kept = sum(store.get(b"%d" % number) is not None for number in range(14))
     assert 7 <= kept <= 10
     store.close()
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in tmp_path.iterdir())
 
 
 def test_a_larger_answer_than_the_limit_is_not_kept(fake: FakeLMStudio) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from asking import Way
 from bodies import chunk
+from lmdeck import LMStudio
 from lmdeck.errors import APIError
 from lmdeck.testing import FakeLMStudio
 
@@ -37,6 +38,24 @@ def test_requests_answers_and_chunks_are_logged(fake: FakeLMStudio, way: Way, ca
     assert any(line.startswith(f"lmdeck.stream {request_id}") and "lo." in line for line in lines)
     assert all(request_id in line for line in lines)
     assert "sk-secret" not in caplog.text
+
+
+def test_a_secret_that_the_server_divides_over_chunks_is_in_no_line(
+    fake: FakeLMStudio, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the client's own token nor another one; the words around it are logged, chunk by chunk."""
+    own, other, password = "own-T0ken-12345", "glpat-x9Yw8Vu7Ts6Rq5Po4Nm3", "Swordfish-77"
+    text = f"use {own} or {other}, the password is {password} then"
+    pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
+    fake.frames(*map(chunk, pieces), chunk("", "stop"))
+    with LMStudio(base_url=fake.base_url, api_token=own, debug=True) as client:
+        list(client.chat().user("Hi").stream())
+    lines = [record.getMessage().partition(" ")[2] for record in caplog.records if record.name == "lmdeck.stream"]
+    logged = [json.loads(line)["content"] for line in lines if "content" in line]
+    shown = text
+    for secret in (own, other, password):
+        shown = shown.replace(secret, "x" * len(secret))
+    assert ("".join(logged), [len(each) for each in logged]) == (shown, [len(each) for each in pieces])
 
 
 def test_long_bodies_are_shortened(hello: FakeLMStudio, way: Way, caplog: pytest.LogCaptureFixture) -> None:

@@ -81,7 +81,13 @@ def test_a_header_that_may_hold_a_secret_is_removed(header: str) -> None:
 
 
 def test_other_headers_stay() -> None:
-    kept = {"content-type": "text/plain", "x-ratelimit-remaining-tokens": "7", "x-author": "me", "accept": "*/*"}
+    kept = {
+        "content-type": "text/plain",
+        "x-litellm-key-spend": "0.0021",
+        "x-ratelimit-remaining-tokens": "7",
+        "x-author": "me",
+        "accept": "*/*",
+    }
     assert shown_headers(kept) == kept
 
 
@@ -196,6 +202,16 @@ def test_a_secret_that_two_pieces_of_an_answer_share_is_overwritten() -> None:
     assert [len(piece.data) for piece in exchange.pieces] == [len(part) for part in parts]
 
 
+def test_a_placeholder_is_not_searched_for_in_the_answer() -> None:
+    exchange = exchange_of({}, b"a token is not-needed", headers={"X-Api-Key": "not-needed"})
+    assert exchange.body == b"a token is not-needed"
+
+
+def test_a_secret_is_known_where_a_web_page_quotes_it() -> None:
+    exchange = exchange_of({}, b"<p>a&amp;b&lt;Swordfish is unknown</p>", headers={"X-Api-Key": "a&b<Swordfish"})
+    assert b"Swordfish" not in exchange.body
+
+
 def test_the_password_of_basic_authentication_is_known() -> None:
     credentials = base64.b64encode(f"user:{SECRET}".encode()).decode()
     exchange = exchange_of({}, f"wrong password {SECRET}".encode(), headers={"Authorization": f"Basic {credentials}"})
@@ -249,6 +265,10 @@ def test_a_token_is_known_by_its_format(begin: str, characters: str, length: int
         ('{{"a": "{{\\"db-password\\": \\"{}\\"}}"}}', '{{"a": "{{\\"db-password\\": \\"(removed)\\"}}"}}'),
         ('{{"name": "Authorization", "value": "{}"}}', '{{"name": "Authorization", "value": "(removed)"}}'),
         ('{{"password": "{}", "messages": [', '{{"password": "(removed)", "messages": ['),
+        ("requests.get(url, auth=('me', '{}'))", "requests.get(url, auth=('me', '(removed)'))"),
+        ('HTTPBasicAuth("me", "{}")', 'HTTPBasicAuth("me", "(removed)")'),
+        ("- name: DB_PASSWORD\n  value: {}\n- name: HOST", "- name: DB_PASSWORD\n  value: (removed)\n- name: HOST"),
+        ("name=&quot;csrf_token&quot; value=&quot;{}&quot;&gt;", "name=&quot;csrf_token&quot; value=&quot;(removed)&quot;&gt;"),
         ('{{"pin": 4711, "tokens": 4711}}', '{{"pin": "(removed)", "tokens": 4711}}'),
         ('form-data; name="api_key"\r\n\r\n{}\r\n--', 'form-data; name="api_key"\r\n\r\n(removed)\r\n--'),
     ],
@@ -274,6 +294,12 @@ def test_a_secret_is_known_by_its_name_and_the_rest_stays(text: str, shown: str)
         '{"properties": {"password": {"type": "string", "description": "of the user"}}, "required": ["user", "password"]}',
         f'{{"url": "data:image/png;base64,{random_text(LETTERS, 900)}", "embedding": "{random_text(LETTERS, 60)}"}}',
         "permissions:\n  id-token: write\n; CREATE TABLE t (password VARCHAR(255) NOT NULL); String token = lexer.nextToken();",
+        "Unexpected token '<', \"<!DOCTYPE\"; unexpected token: 'export'; my PIN code is 560001",
+        "API_KEY=sk-...3fA, token=sk-p****1",
+        "DB_PASSWORD_FILE=/run/x CREDENTIALS=/etc/gcp/sa.json TOKEN=~/.cache/token session: 1234",
+        f"{{7B1987BC-9152-EE1A-8B6F-CA9814DA1105}} h1:{random_text(LETTERS, 43)}=",
+        f"ssh-ed25519 AAAAC3NzaC1{random_text(LETTERS, 57)} me@host",
+        "Qwen3-235B-A22B-Instruct-2507-UD-Q4_K_XL-00001-of-00003.gguf QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPBTN",
         "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUabc\n-----END CERTIFICATE-----",
     ],
 )  # fmt: skip
@@ -392,6 +418,7 @@ def test_a_recorder_forwards_only_to_its_upstream(tmp_path: Path, form: str, met
 PLAIN = b'{"messages": []}'
 FOREIGN = [
     ({"Host": "rebound.evil.example"}, 400),
+    ({"Host": ""}, 400),
     ({"Host": "localhost.evil.example"}, 400),
     ({"Host": "192.0.2.7"}, 400),
     ({"Content-Type": "text/plain"}, 415),

@@ -7,10 +7,12 @@ import contextlib
 import socket
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lmdeck
 from asking import WAYS, Way, alm, lm
 from lmdeck import LMStudioError
 from loopback import (
@@ -30,6 +32,7 @@ from loopback import (
 from ports import free_port
 
 TOKEN = "sk-lm-S3cr3tS3cr3t"
+HEADER = "the team's header"
 BROKEN: dict[str, tuple[Answer, dict[str, float]]] = {
     "silent": ([HANG], {"first_token_timeout": 0.2}),
     "closed": ([CLOSE], {}),
@@ -69,14 +72,24 @@ def chain(error: BaseException | None) -> list[BaseException]:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_report_with_local_variables_has_no_token(way: Way, name: str) -> None:
-    """Wherever the request fails; the frames are still there, and ours still have theirs."""
+    """Wherever the request fails; the frames are still there, and the program's still have their variables."""
     answer, limits = BROKEN[name]
     with Loopback(answer) as server:
-        error = way.fail(server.url, **limits)
+        error = way.fail(server.url, headers={"X-Team": HEADER}, **limits)
         assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
     text = report(error)
     assert TOKEN not in text
     assert "self = " in text
+    assert all(HEADER not in repr(frame.locals) for frame in frames_of_lmdeck(error))
+
+
+def frames_of_lmdeck(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames that hold the headers and bodies of requests."""
+    folder = str(Path(lmdeck.__file__).parent)
+    stacks = [traceback.TracebackException.from_exception(each, capture_locals=True).stack for each in chain(error)]
+    frames = [frame for stack in stacks for frame in stack if frame.filename.startswith(folder)]
+    assert frames
+    return frames
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

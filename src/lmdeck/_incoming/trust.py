@@ -77,8 +77,8 @@ def refuse_request(
     `headers` are in lower case, repeated ones joined (`joined_headers`): a second value then makes either invalid. With
     `needs_json`, the body of a request with an unsafe method must be JSON.
     """
-    host = headers.get("host", "")
-    if host and not hosts.allows(host):
+    host = headers.get("host")
+    if host is not None and not hosts.allows(host):
         return RefusedRequest(
             400, f"The host {host[:100]!r} is not allowed.", "Use localhost, or add the name to `allowed_hosts`."
         )
@@ -86,7 +86,7 @@ def refuse_request(
         return RefusedRequest(405, f"The method {method.upper()} is not supported.", "Use GET or POST.")
     if method.upper() in SAFE_METHODS:
         return None
-    if not _is_same_site(headers, host, hosts):
+    if not _is_same_site(headers, host or "", hosts):
         return RefusedRequest(403, "A page of another site sent this request.", "Send it from this site's own page.")
     if needs_json and _has_body(headers) and not _is_json(headers.get("content-type", "")):
         return RefusedRequest(

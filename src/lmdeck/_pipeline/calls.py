@@ -19,10 +19,12 @@ from lmdeck._pipeline.effects import Plan
 from lmdeck._responses.server_detection import Peer
 from lmdeck._secret import Secret
 from lmdeck._transport import Response, WireRequest
+from lmdeck._transport.traceback_secrets import clear_own_locals
 from lmdeck.errors import APIError, LMStudioError, StreamError, TransportError
 from lmdeck.stats import Measured
 
 if TYPE_CHECKING:
+    from lmdeck._redaction.exchange import Redaction
     from lmdeck._responses.json_reader import Reader
 
 R = TypeVar("R", bound="Reader")
@@ -312,6 +314,7 @@ def locate(error: LMStudioError, call: Call[R], attempts: int) -> None:
     """Add the request and a hint that fits the server to an error, and hide the secrets in it."""
     from lmdeck._responses.product_hints import adapt_hint  # imported late: few requests fail
 
+    clear_own_locals(error)
     adapt_hint(error, call.peer.product)
     if call.request.api_token is not None:
         _hide(error, call.request.api_token)
@@ -339,15 +342,25 @@ def _hide_quoted(error: APIError | StreamError, request: WireRequest) -> None:
 
     These are the secrets of the request, and what is known by its name or format.
     """
-    from lmdeck._redaction.exchange import Redaction  # imported late: few requests fail
-
-    redaction = Redaction()
-    redaction.headers(request.headers)
-    redaction.text((request.body or b"")[:MAX_SEARCHED_BYTES].decode("utf-8", "replace"))
+    redaction = redaction_of(request)
     error.message = redaction.text(error.message).removed()
     error.args = (error.message,)
     if isinstance(error, APIError):
         error.body = redaction.json(error.body)
+    if error.partial is not None and isinstance(error.partial.raw, list) and error.partial.raw:
+        *before, last = error.partial.raw  # the last event is the error
+        shown = redaction.text(last.decode("utf-8", "replace")).removed()
+        error.partial = replace(error.partial, raw=[*before, shown.encode()])
+
+
+def redaction_of(request: WireRequest) -> Redaction:
+    """Return the redaction of what may quote a request."""
+    from lmdeck._redaction.exchange import Redaction  # imported late: only errors and debug logs need it
+
+    redaction = Redaction()
+    redaction.headers(request.wire_headers())
+    redaction.text((request.body or b"")[:MAX_SEARCHED_BYTES].decode("utf-8", "replace"))
+    return redaction
 
 
 def _refuse_second_reader(*_: object) -> Never:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS
-from lmdeck._pipeline.calls import Call, R, ResponseStream, StreamObserver, locate
+from lmdeck._pipeline.calls import Call, R, ResponseStream, locate
 from lmdeck._pipeline.effects import Plan, Read, Send
 from lmdeck._transport import Response
 from lmdeck.errors import APIError, LMStudioError, MalformedStreamError, TransportError
@@ -99,25 +98,9 @@ def _log_answer(answer: ResponseStream[R]) -> None:
     seconds = answer.measured().total_time
     _http.debug("%s < %d, started after %.3f s", answer.call.request_id, answer.response.status, seconds)
     if _stream.isEnabledFor(logging.DEBUG):
-        answer.observe(_ChunkLog(answer))
+        from lmdeck._pipeline.chunk_log import ChunkLog  # imported late: only debug logs need it
 
-
-class _ChunkLog(StreamObserver):
-    """A log of the chunks of one response and of its duration."""
-
-    def __init__(self, stream: ResponseStream[Any]) -> None:
-        self._stream = stream
-
-    def on_chunks(self, chunks: list[Chunk]) -> None:
-        """Log each chunk, without secrets in it."""
-        from lmdeck._redaction.exchange import redacted  # imported late: only debug logs need it
-
-        for chunk in chunks:
-            _stream.debug("%s %s", self._stream.call.request_id, redacted(str(chunk)))
-
-    def on_finished(self) -> None:
-        """Log the duration."""
-        _stream.debug("%s finished after %.3f s", self._stream.call.request_id, self._stream.measured().total_time)
+        answer.observe(ChunkLog(answer))
 
 
 def _shortened(body: bytes | None) -> str:

@@ -24,7 +24,8 @@ from lmdeck._pipeline.effects import (
     Slot,
 )
 from lmdeck._transport.interruption import Interruption, interruptible
-from lmdeck.errors import IncompleteStreamError
+from lmdeck._transport.traceback_secrets import clear_own_locals
+from lmdeck.errors import IncompleteStreamError, LMStudioError
 
 if TYPE_CHECKING:
     from lmdeck._transport import AsyncResponse, AsyncTransport, SyncResponse, Transport
@@ -47,6 +48,9 @@ def run_plan(plan: Generator[E, Any, T], perform: Callable[[E], object]) -> T:
     except StopIteration as done:
         value: T = done.value
         return value
+    except LMStudioError as error:
+        clear_own_locals(error)
+        raise
     finally:
         plan.close()
 
@@ -65,6 +69,9 @@ async def run_plan_async(plan: Generator[E, Any, T], perform: Callable[[E], Awai
     except StopIteration as done:
         value: T = done.value
         return value
+    except LMStudioError as error:
+        clear_own_locals(error)
+        raise
     finally:
         plan.close()
 

@@ -11,7 +11,7 @@ import msgspec
 from lmdeck._redaction.json_text import Found, Secret, scan
 from lmdeck._redaction.mapped_text import Source
 from lmdeck._redaction.names import header_secrecy
-from lmdeck._redaction.values import REMOVED, decoded_credentials, is_opaque, is_word
+from lmdeck._redaction.values import REMOVED, decoded_credentials, is_opaque, is_placeholder, is_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,9 +33,14 @@ class Redaction:
 
     def text(self, text: str) -> RedactedPart:
         """Add a text: a body, a path, a message."""
+        part = self.quoting(text)
+        self._parts.append(part)
+        return part
+
+    def quoting(self, text: str) -> RedactedPart:
+        """Return a text that may quote the parts, without adding it."""
         part = RedactedPart(text, self._known)
         scan(part.source, part.found)
-        self._parts.append(part)
         return part
 
     def json(self, value: object) -> object:
@@ -126,12 +131,12 @@ def _quotable(secret: str) -> Iterator[str]:
 
     These are tokens after their scheme, passwords in base64, and values of cookies.
     """
-    if secret == REMOVED or len(secret) < MIN_KNOWN_CHARS:
+    if len(secret) < MIN_KNOWN_CHARS or is_placeholder(secret):
         return
     yield secret
     for word in _WORD.findall(secret):
         for part in (word, decoded_credentials(word).partition(":")[2]):
-            if len(part) >= MIN_KNOWN_CHARS and not is_word(part):
+            if len(part) >= MIN_KNOWN_CHARS and not (is_word(part) or is_placeholder(part)):
                 yield part
 
 

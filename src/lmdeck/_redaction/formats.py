@@ -68,16 +68,26 @@ _TOKEN = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(_TOKENS)})")
 _RANDOM = re.compile(r"(?<![\w+/=-])(?:([a-z][a-z0-9]{1,15})[-_])?[A-Za-z0-9][\w+/=-]{23,}", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9]+")
 _OTHER_BEFORE = re.compile(
-    r"(?:://\S*|(?:id|hash|digest|checksum|sha\d*|etag|integrity|nonce|cursor|fingerprint)[\"']?[\s:=]{0,3}[\"']?)$",
+    r"(?:://\S*|(?:id|hash|digest|checksum|sha\d*|etag|integrity|nonce|cursor|fingerprint|h1)[\"']?[\s:=]{0,3}[\"']?)$",
     re.IGNORECASE,
 )
 """The text before a random word that is not a secret: an address, or the name of an identifier or a checksum."""
+
+_PUBLIC = re.compile(
+    r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"  # UUID
+    r"|Qm[1-9A-HJ-NP-Za-km-z]{44}"  # IPFS
+    r"|AAAA(?:[BC]3NzaC1|E2VjZHNh|Gn[Nn]r)[\w+/=]*"  # public keys of SSH
+)
+"""Identifiers and public keys that look random."""
 
 RANDOMNESS = 0.45
 """The share of characters after one of another kind: 0.62 in random words, below 0.4 in names of models."""
 
 MIN_RANDOM_CHARS = 36
 MIN_RANDOM_PART_CHARS = 24
+MIN_PART_OF_RANDOM_CHARS = 12
+"""Names of models and files have shorter parts between their separators."""
+
 MAX_RANDOM_CHARS = 200
 """A longer word is data in base64, such as an image."""
 
@@ -104,12 +114,14 @@ def _is_identifier(text: str, begin: int) -> bool:
 
 def _is_random(word: str) -> bool:
     """Whether a word mixes small letters, capitals and digits at random, as tokens do."""
-    if len(word) > MAX_RANDOM_CHARS:
+    if len(word) > MAX_RANDOM_CHARS or _PUBLIC.fullmatch(word):
         return False
     part = max(_PART.findall(word), key=len)
-    if len(part) < MIN_RANDOM_PART_CHARS and len(word) < MIN_RANDOM_CHARS:
-        return False
-    kinds = [_kind(char) for char in (part if len(part) >= MIN_RANDOM_PART_CHARS else word)]
+    if len(part) < MIN_RANDOM_PART_CHARS:
+        if len(word) < MIN_RANDOM_CHARS or len(part) < MIN_PART_OF_RANDOM_CHARS:
+            return False
+        part = "".join(_PART.findall(word))
+    kinds = [_kind(char) for char in part]
     return len(set(kinds)) >= 3 and sum(a != b for a, b in pairwise(kinds)) > RANDOMNESS * len(kinds)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from lmdeck._redaction.mapped_text import Joined, Text, json_string, part_of, percent_decoded
+from lmdeck._redaction.mapped_text import Joined, Text, json_string, part_of, unescaped
 from lmdeck._redaction.names import Secrecy, header_secrecy, secrecy
 from lmdeck._redaction.plain_text import secrets_in
 from lmdeck._redaction.values import is_secret
@@ -127,7 +127,7 @@ def _scan_plain(text: Text, found: Found, depth: int) -> None:
         return
     found.texts.append(text)
     found.secrets += [Secret(text, begin, end) for begin, end in secrets_in(text.text)]
-    if decoded := percent_decoded(text):
+    for decoded in unescaped(text):
         scan(decoded, found, depth + 1)
 
 

@@ -1,10 +1,11 @@
 """Texts inside other texts, each with the way back to its source.
 
-These are JSON strings, URLs with escapes, and the parts of a stream.
+These are JSON strings, URLs and HTML with escapes, and the parts of a stream.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Protocol
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Span = tuple[int, int]
 """Begin and end of a part of a text, in characters."""
 
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_HTML = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);")
 _SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -116,14 +118,14 @@ def json_string(outer: Text, begin: int, end: int) -> Text:
     return _decoded(outer, begin, end, _ESCAPE, _json_escape)
 
 
-def percent_decoded(outer: Text) -> Text | None:
-    """Return a text with the escapes of URLs decoded; None if it has none."""
-    if _PERCENT.search(outer.text) is None:
-        return None
-    return _decoded(outer, 0, len(outer.text), _PERCENT, _percent_escape)
+def unescaped(outer: Text) -> Iterator[Text]:
+    """Yield a text with the escapes of URLs decoded, and with those of HTML, if it has any."""
+    for escape, decode in ((_PERCENT, _percent_escape), (_HTML, html.unescape)):
+        if escape.search(outer.text) is not None:
+            yield _decoded(outer, 0, len(outer.text), escape, decode)
 
 
-def _decoded(outer: Text, begin: int, end: int, escape: re.Pattern[str], decode: _Decode) -> Text:
+def _decoded(outer: Text, begin: int, end: int, escape: re.Pattern[str], decode: Callable[[str], str]) -> Text:
     source = outer.text
     parts: list[str] = []
     begins: list[int] = []
@@ -144,10 +146,6 @@ def _decoded(outer: Text, begin: int, end: int, escape: re.Pattern[str], decode:
         begin = found.end()
     add(source[begin:end], (begin, end))
     return Inner(outer, "".join(parts), begins or (0,), cuts or ((end, end),))
-
-
-class _Decode(Protocol):
-    def __call__(self, escape: str) -> str: ...
 
 
 def _json_escape(escape: str) -> str:

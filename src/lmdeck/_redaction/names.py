@@ -45,9 +45,9 @@ _NO_KEY_OF = frozenset({
 })  # fmt: skip
 _NO_TOKEN_OF = frozenset({
     "added", "audio", "begin", "bos", "cached", "class", "cls", "completion", "continuation", "cursor", "decoder", "draft",
-    "end", "eod", "eom", "eos", "eot", "fim", "first", "forced", "image", "input", "last", "mask", "max", "message", "min",
-    "next", "no", "num", "one", "output", "pad", "page", "per", "prompt", "reasoning", "sep", "special", "start", "stop",
-    "thinking", "time", "tool", "total", "unk", "video", "word",
+    "end", "eod", "eom", "eos", "eot", "expected", "fim", "first", "forced", "illegal", "image", "input", "last", "mask",
+    "max", "message", "min", "next", "no", "num", "one", "output", "pad", "page", "per", "prompt", "reasoning", "sep",
+    "special", "start", "stop", "thinking", "time", "tool", "total", "unexpected", "unk", "video", "word",
 })  # fmt: skip
 """Tokens of language models (`eos_token`) and of listings (`next_page_token`)."""
 
@@ -62,13 +62,14 @@ _SAME_AFTER = frozenset({
     "token", "val", "value",
 })  # fmt: skip
 _OTHER_AFTER = frozenset({
-    "algorithm", "at", "attempt", "attempts", "bias", "budget", "change", "class", "consent", "cost", "count", "created",
-    "description", "embedding", "enabled", "endpoint", "env", "error", "expired", "expires", "expiry", "field", "file",
-    "form", "format", "hint", "id", "ids", "in", "index", "input", "invalid", "label", "len", "length", "limit", "limits",
-    "location", "manager", "max", "message", "min", "mode", "model", "name", "names", "on", "optional", "page", "path",
-    "pattern", "piece", "placeholder", "policy", "position", "prefix", "price", "probs", "provider", "rate", "ref",
-    "required", "reset", "role", "rotation", "rule", "rules", "scope", "source", "state", "status", "store", "strength",
-    "suffix", "title", "ttl", "type", "uri", "url", "usage", "used", "valid", "variable", "version",
+    "algorithm", "alias", "at", "attempt", "attempts", "bias", "budget", "change", "class", "consent", "cost", "count",
+    "created", "description", "duration", "embedding", "enabled", "endpoint", "env", "error", "expiration", "expired",
+    "expires", "expiry", "field", "file", "form", "format", "hint", "id", "ids", "in", "index", "input", "invalid", "label",
+    "len", "length", "limit", "limits", "location", "manager", "max", "message", "min", "mode", "model", "name", "names",
+    "on", "optional", "page", "path", "pattern", "piece", "placeholder", "policy", "position", "prefix", "price", "probs",
+    "provider", "quota", "rate", "ref", "remaining", "required", "reset", "role", "rotation", "rule", "rules", "scope",
+    "source", "spend", "state", "status", "store", "strength", "suffix", "title", "ttl", "type", "uri", "url", "usage",
+    "used", "valid", "variable", "version",
 })  # fmt: skip
 
 

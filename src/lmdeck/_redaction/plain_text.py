@@ -30,8 +30,8 @@ _STEM = re.compile(
 
 _BEFORE_STEM = re.compile(r"[\w.$%-]*", re.ASCII)
 _FIRST_WORD = re.compile(r" [A-Za-z]{2,12}(?![\w.-])")
-_SECOND_WORDS = {"key", "code", "phrase"}
-"""What follows another word in a sentence: "my API key is …"."""
+_SECOND_WORDS = {"key", "code", "phrase", "token"}
+"""What follows another word in a sentence: "my API key is …", "unexpected token: …"."""
 
 _ASSIGNED = re.compile(
     r"(?P<tail>[\w.-]{0,40})[\])}]{0,2}\\{0,4}[\"'`]?"
@@ -63,6 +63,10 @@ _IN_SENTENCE = re.compile(
     r"\b(?:password|passwort|passphrase|passcode)\s(?=[^\s\"'=:(){}<>,;]{0,60}\d)([^\s\"'=:(){}<>,;]{6,60}\b)",
     re.IGNORECASE,
 )
+_AUTH_PAIR = re.compile(
+    r"\b(?:auth\s?=\s?|\w{0,20}auth)\(\s{0,3}[\"'][^\"'\n]{0,200}[\"'],\s{0,3}[\"']([^\"'\n]{1,200})[\"']",
+    re.IGNORECASE,
+)  # of HTTP clients in Python
 _COOKIE_JAR = re.compile(r"\t(?:TRUE|FALSE)\t\d{1,12}\t[^\t\n]{1,200}\t([^\t\n]+)")
 _DATA_SOURCE = re.compile(r"\b[\w.-]{1,60}:([^\s:@/\"']{1,200})@(?:tcp|unix)\(")  # of drivers of Go
 _IDENTIFIED = re.compile(r"\bidentified by\s{1,3}[\"']([^\"'\n]{1,200})", re.IGNORECASE)  # SQL
@@ -81,12 +85,15 @@ _SEGMENT = re.compile(r"[^/@]+")
 _ELEMENTS = (
     re.compile(r"<[^<>]{0,60}?(?P<name>[\w.-]{2,60})[\"']?>\s{0,3}(?P<value>[^<>]{1,4096}?)\s{0,3}</"),
     re.compile(r"=[\"'](?P<name>[\w.-]{2,60})[\"']\s{1,3}(?:value|content)=[\"'](?P<value>[^\"'<>]{1,4096})"),
+    re.compile(
+        r"\bname:\s?[\"']?(?P<name>[\w.-]{2,60})[\"']?(?:\s{0,3},\s{0,3}|\s{1,60})value:\s?[\"']?(?P<value>[^\s\"'{}]{1,4096})"
+    ),  # YAML
     re.compile(r"<arg_key>(?P<name>[^<]{1,100})</arg_key>\s{0,3}<arg_value>(?P<value>[^<]{1,4096})"),
     re.compile(r"form-data; name=\"(?P<name>[^\"\r\n]{1,100})\"\s{1,4}(?P<value>[^\r\n]{1,4096})"),
 )
 _MARKED = (
-    _COOKIES, _COOKIE_JAR, _LOGIN, _USER_OPTION, _PASSWORD_OPTION, _IN_SENTENCE, _IDENTIFIED, _PHRASE, _DIGEST, _DATA_SOURCE,
-    _USER_INFO,
+    _AUTH_PAIR, _COOKIES, _COOKIE_JAR, _LOGIN, _USER_OPTION, _PASSWORD_OPTION, _IN_SENTENCE, _IDENTIFIED, _PHRASE, _DIGEST,
+    _DATA_SOURCE, _USER_INFO,
 )  # fmt: skip
 """Patterns whose group is always a secret."""
 

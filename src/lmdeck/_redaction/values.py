@@ -15,6 +15,9 @@ MIN_CODE_CHARS = 4
 MAX_PLACEHOLDER_CHARS = 100
 _PLACEHOLDER = re.compile(
     r"\s*|(?-i:\$[A-Z_][A-Z0-9_]*|\$[a-z_]+|[A-Z]{2,}(?:_[A-Z]+)+)|\$?\{.*\}|\$\(.*|%\w+%|<.*>|\[.*\]|\*+|x{3,}|\.{3}|…|\(removed\)"
+    r"|[\w-]{0,12}(?:\.{3}|…|\*{3,}|x{4,})\w{0,6}"  # masked
+    r"|(?:sk-)?(?:(?:any|dummy|empty|fake|local|none|not|ollama|placeholder|test|lm-?studio|no)(?:-(?:a|api|real|needed|required|used|key|token))*"
+    r"|anything)"  # what clients send to servers without authentication
     r"|your[-_ ].*|(?:os\.environ|os\.getenv|process\.env|env\.|getenv|settings\.|config\.|self\.|this\.|secrets\.).*"
     r"|(?:any|basic|bearer|bool|boolean|bytes|digest|false|function|hidden|int|integer|nil|no|none|null|number|object|optional"
     r"|required|str|string|true|undefined|unset|yes)",
@@ -24,6 +27,8 @@ _OPAQUE = re.compile(r"[\w.~+/=:%-]+", re.ASCII)
 _NUMBER = re.compile(r"[\d.,]+%?")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PATH = re.compile(r"[a-z][a-z0-9+.-]*://|\.{0,2}/[a-z]", re.IGNORECASE)
+_FILE = re.compile(r"(?:~|\.{1,2}|[A-Z]:)?(?:[/\\][A-Z]?[a-z0-9_.@-]*)+")
+_ALPHANUMERIC = re.compile(r"[^\W_]")
 _PROSE = re.compile(r"[A-Za-z]?[a-z'-]*[.,:;!?]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+|[a-z]+(?:_[a-z]+)+")
 _CODE = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)+")
 
@@ -36,10 +41,10 @@ def is_placeholder(value: str) -> bool:
 def is_secret(name: str, value: str, level: Secrecy | None = None) -> bool:
     """Whether the value of a name is a secret; `level` is that of the name."""
     level = secrecy(name) if level is None else level
-    if level is Secrecy.NO or is_placeholder(value):
+    if level is Secrecy.NO or is_placeholder(value) or _FILE.fullmatch(value) or not _ALPHANUMERIC.search(value):
         return False
     if _NUMBER.fullmatch(value) and len(value) < MIN_NUMBER_CHARS:
-        return is_memorable(name) and len(value) >= MIN_CODE_CHARS
+        return level is Secrecy.YES and is_memorable(name) and len(value) >= MIN_CODE_CHARS
     return level is Secrecy.YES or is_opaque(value)
 
 

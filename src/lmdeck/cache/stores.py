@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
+from lmdeck._files import create_private_file
 from lmdeck._forking import on_fork
 from lmdeck._secret import redact_url
 from lmdeck._sqlite import use_wal
@@ -217,6 +218,7 @@ class SQLiteStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
+            create_private_file(self.path)  # it holds prompts and answers
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 use_wal(connection, BUSY_SECONDS)

@@ -121,6 +121,7 @@ FOREIGN = [
     ({"Host": "192.0.2.1"}, 400),
     ({"Host": "[::1].evil.example"}, 400),
     ({"Host": "0.0.0.0"}, 400),
+    ({"Host": ""}, 400),
     ({"Origin": "https://evil.example"}, 403),
     ({"Origin": "null"}, 403),
     ({"Origin": "http://localhost.evil.example"}, 403),
