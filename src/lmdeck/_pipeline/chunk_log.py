@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._chunks import Chunk
 from lmdeck._pipeline.calls import ResponseStream, StreamObserver, redaction_of
 from lmdeck.errors import LMStudioError
-from lmdeck.events import Chunk
 
 MAX_HELD_CHUNKS = 200
 MAX_SEEN_CHUNKS = 60

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
 
-from lmdeck._chunks import Chunk
 from lmdeck._limits import DEFAULT_LIMITS
 from lmdeck._pipeline.calls import Call, R, ResponseStream, locate
 from lmdeck._pipeline.effects import Plan, Read, Send
