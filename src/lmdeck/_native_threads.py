@@ -27,6 +27,12 @@ def start_native_thread(run: Callable[[], object], name: str) -> None:
         threading.Thread(target=run, name=name, daemon=True).start()
 
 
+def new_lock() -> threading.Lock:
+    """Return a lock between threads of the operating system."""
+    lock: threading.Lock = original("_thread", "allocate_lock")() if is_patched() else threading.Lock()
+    return lock
+
+
 def original(module: str, name: str) -> Any:  # gevent has no types
     """Return the original of an object that gevent replaced; other objects are returned as is."""
     return sys.modules["gevent.monkey"].get_original(module, name)

@@ -6,15 +6,18 @@ An answer that is read on an event loop can be stopped at any time, even while t
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from lmdeck._forking import notice_fork, on_fork
-from lmdeck._native_threads import start_native_thread
+from lmdeck._native_threads import new_lock, start_native_thread
 from lmdeck.web.native_loop import new_event_loop, wait_for
 
 T = TypeVar("T")
+EXIT_SECONDS = 2.0
+"""How long the end of the process waits for what is open on the loop."""
 
 
 class _BackgroundLoop:
@@ -37,6 +40,25 @@ class _BackgroundLoop:
                 start_native_thread(self._loop.run_forever, "lmdeck-loop")
             return self._loop
 
+    def close(self) -> None:
+        """End what runs on the loop, and close its connections, at the end of the process."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        running = new_lock()
+        running.acquire()
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await loop.shutdown_asyncgens()
+            running.release()
+
+        loop.call_soon_threadsafe(lambda: loop.create_task(end()))
+        running.acquire(timeout=EXIT_SECONDS)
+
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, with this thread's context variables, and return its result."""
         return wait_for(coroutine, self.loop())
@@ -44,6 +66,7 @@ class _BackgroundLoop:
 
 _background = _BackgroundLoop()
 on_fork(_background, _BackgroundLoop.after_fork)
+atexit.register(_background.close)
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import logging
+import subprocess
+import sys
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -236,3 +238,26 @@ def test_what_any_answer_holds_is_kept_in_the_file(tmp_path: Path) -> None:
     again = store.ask(PageQuestion(text="b", conversation=key), "me")
     assert again is not None
     assert json.dumps([message.to_dict() for message in again[1]])
+
+
+ENDED_PROCESS = """
+import sys
+from lmdeck import AsyncLMStudio
+from lmdeck.web.background_loop import wait
+
+client = AsyncLMStudio(base_url=sys.argv[1])
+stream = client.chat().user("Hi").stream()
+
+async def first():
+    return await anext(aiter(stream))
+
+LAST
+"""
+
+
+@pytest.mark.parametrize("last", ['wait(client.chat().user("Hi").send())', "wait(first())"], ids=["idle", "open"])
+def test_the_end_of_the_process_closes_what_is_open_on_the_background_loop(last: str, fake: FakeLMStudio) -> None:
+    """Otherwise aiohttp writes a warning for each connection whenever a Flask server is stopped."""
+    command = [sys.executable, "-c", ENDED_PROCESS.replace("LAST", last), fake.base_url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
