@@ -89,6 +89,17 @@ class Problem(Struct, frozen=True):
         return f"{self.code}: {self.detail}"
 
 
+TOOL_CALL_ANNOUNCED = "The finish reason is a tool call, but the server did not send one."
+
+
+def not_a_message(value: object) -> ConfigurationError:
+    """Return the error for a value that was passed as a message."""
+    return ConfigurationError(
+        f"A message must be a dict or a Message, not {type(value).__name__}.",
+        hint='Use {"role": "user", "content": "…"}.',
+    )
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """One message of a conversation, with OpenAI's fields.
 
@@ -106,8 +117,10 @@ class Message(Struct, frozen=True, kw_only=True):
         """Read an OpenAI-style message.
 
         Raises:
-            ConfigurationError: The role is unknown, or the content is neither text nor a list of parts.
+            ConfigurationError: It is not a dict, the role is unknown, or the content is neither text nor a list of parts.
         """
+        if not isinstance(message, Mapping):
+            raise not_a_message(message)
         role = message.get("role")
         if role not in ROLES:
             expected = ", ".join(ROLES)

@@ -6,7 +6,7 @@ import sys
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult
+from mcp.types import CallToolResult, TextContent
 
 server = MCPServer("test")
 
@@ -33,6 +33,13 @@ def fail() -> str:
 def refuse() -> CallToolResult:
     """Fail with facts and no text (langchain-mcp-adapters #619)."""
     return CallToolResult(content=[], structured_content={"retry_after": 30}, is_error=True)
+
+
+@server.tool()
+def search(query: str) -> CallToolResult:
+    """Return a summary as text, and the facts only as structured content."""
+    text = TextContent(type="text", text=f"Found 1 place for {query}.")
+    return CallToolResult(content=[text], structured_content={"places": [{"name": "Rome"}]})
 
 
 if __name__ == "__main__":

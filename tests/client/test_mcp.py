@@ -28,16 +28,16 @@ def here(**more: Any) -> MCPTools:
 
 
 def script(fake: FakeLMStudio) -> None:
-    fake.tool_calls([("add", {"a": 2, "b": "3"}), ("get_place", {"name": "Rome"}), ("fail", {}), ("refuse", {})]).reply(
-        "Done."
-    )
+    calls = [("add", {"a": 2, "b": "3"}), ("get_place", {"name": "Rome"}), ("fail", {}), ("refuse", {})]
+    fake.tool_calls([*calls, ("search", {"query": "Rome"})]).reply("Done.")
 
 
 def check(reply: Reply) -> None:
     assert reply.content == "Done."
-    added, place, failed, refused = [result for one in reply.rounds for result in one.results]
+    added, place, failed, refused, searched = [result for one in reply.rounds for result in one.results]
     assert added.content == "5"
-    assert json.loads(place.content)["country"] == "Italy"
+    assert json.loads(place.content) == {"name": "Rome", "country": "Italy"}
+    assert searched.content == 'Found 1 place for Rome.\n{"places":[{"name":"Rome"}]}'
     assert "no such thing" in failed.content
     assert '"retry_after":30' in refused.content
     assert failed.error is not None
@@ -48,7 +48,7 @@ def check(reply: Reply) -> None:
 def test_a_started_server_serves_the_sync_client(fake: FakeLMStudio) -> None:
     script(fake)
     with here() as tools, lm(fake.base_url) as client:
-        assert [tool.name for tool in tools] == ["add", "get_place", "fail", "refuse"]
+        assert [tool.name for tool in tools] == ["add", "get_place", "fail", "refuse", "search"]
         check(client.chat().user("Hi").with_tools(tools).run())
         sent = fake.requests[0].body["tools"][0]["function"]
     assert sent["description"] == "Add two numbers."

@@ -124,6 +124,21 @@ def test_a_call_that_was_demanded_and_did_not_come(fake: FakeLMStudio, choice: s
             chat.run()
 
 
+def test_a_run_ends_with_a_text_behind_which_a_call_was_announced(fake: FakeLMStudio) -> None:
+    """Some servers announce one behind every text (LocalAI #6218); an empty answer has lost its call."""
+    announced = {"finish": "tool_calls"}
+    fake.body(completion("Found.", **announced)).body(completion("", **announced)).body(completion("x", **announced))
+    with lm(fake.base_url, model=None) as client:
+        chat = client.chat("m").user("Hi").with_tools([TOOL])
+        reply = chat.run()
+        with pytest.raises(ToolCallMissingError):
+            chat.run()
+        with pytest.raises(ToolCallMissingError):
+            chat.with_tool_choice("required").run()
+    assert reply.content == "Found."
+    assert [problem.code for problem in reply.problems] == ["tool_call_missing"]
+
+
 def test_an_empty_answer_to_a_demand_is_an_error(fake: FakeLMStudio) -> None:
     """Empty for `send`, without the call for a run."""
     fake.fail("empty_reply").fail("empty_reply")

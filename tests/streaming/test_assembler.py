@@ -375,6 +375,19 @@ def test_an_answer_of_reasoning_alone_is_reported(delta: dict[str, Any], finish:
     assert [problem.code for problem in reply.problems] == told
 
 
+def test_lm_studio_s_own_mark_of_the_end_of_the_reasoning_is_read() -> None:
+    """What a stream has returned as content cannot be withdrawn, but is told (mozilla-ai/any-llm #1167)."""
+    mark = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_f4e9a8d2__"
+    whole, _ = assemble(body({"content": f"Hm.\n{mark}{{}}"}), text_parser=StreamParser(()))
+    assert (whole.reasoning, whole.content) == ("Hm.", "{}")
+    assert [problem.code for problem in whole.problems] == ["token_dropped"]
+    streamed, _ = assemble(chunk({"content": "Hm.\n"}), chunk({"content": mark}), chunk({"content": "{}"}, "stop"))
+    assert streamed.content == f"Hm.\n{mark}{{}}"
+    assert [problem.code for problem in streamed.problems] == ["reasoning_unopened"]
+    other, _ = assemble(body({"content": "__LM_STUDIO_INTERNAL_"}))
+    assert (other.content, other.problems) == ("__LM_STUDIO_INTERNAL_", [])
+
+
 @pytest.mark.parametrize("reason", ["failed", "modelUnloaded", "userStopped"])
 def test_an_answer_that_lm_studio_ended_early_is_incomplete(reason: str) -> None:
     """Its finish reason is that of a whole one; the text is kept (bug tracker #1620)."""

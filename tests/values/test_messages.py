@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmdeck import History
 from lmdeck.errors import ConfigurationError
 from lmdeck.events import Chunk, ToolCallDelta
 from lmdeck.messages import Message, Problem, Reply, ToolCall
@@ -115,6 +117,13 @@ def test_a_call_of_a_history_keeps_arguments_in_both_forms(given_arguments, argu
 def test_null_content_is_an_empty_text() -> None:
     """As OpenAI sends it beside calls; LM Studio would refuse null."""
     assert Message.from_dict({"role": "assistant", "content": None}).to_dict() == {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize("value", [None, "Hi", ["Hi"]])
+def test_a_value_that_is_no_message_is_told(value: Any) -> None:
+    """Also where a history is built."""
+    with pytest.raises(ConfigurationError, match="must be a dict or a Message"):
+        History().add(value)
 
 
 def test_a_call_may_be_given_as_a_value() -> None:

@@ -18,7 +18,7 @@ from lmdeck._agent.limits import AgentLimits
 from lmdeck._agent.tool_calls import PreparedCall, not_run, prepare, refused, repeated, shared, was_run
 from lmdeck.errors import EmptyReplyError, LMStudioError, MaxRoundsError, ToolCallMissingError
 from lmdeck.events import RoundFinished, RunPaused, ToolCallInvalid, ToolExecutionFailed, ToolFinished
-from lmdeck.messages import Message, Reply, Round, ToolCall, ToolResult
+from lmdeck.messages import TOOL_CALL_ANNOUNCED, Message, Reply, Round, ToolCall, ToolResult
 from lmdeck.stats import Usage
 from lmdeck.tools.tool import Tool
 
@@ -296,13 +296,16 @@ class _RunState:
 
 
 def _check_call(reply: Reply) -> None:
-    """Refuse a reply without a call that was demanded.
+    """Refuse a reply without a call that was demanded, or that is empty because the server left its call out.
+
+    Some servers announce a call behind every text (LocalAI #6218), so a text is an answer; `problems` reports the call.
 
     Raises:
-        ToolCallMissingError: `tool_choice` demanded a call, and there is none.
+        ToolCallMissingError: `tool_choice` demanded a call, or the finish reason announced one to an empty answer.
     """
     for problem in reply.problems:
-        if problem.code == "tool_call_missing":
+        is_answered = reply.content and problem.detail == TOOL_CALL_ANNOUNCED
+        if problem.code == "tool_call_missing" and not is_answered:
             raise ToolCallMissingError(problem.detail, partial=reply)
 
 

@@ -15,7 +15,7 @@ from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, expects_one_call, tool_name
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message, Reply, ToolCall
+from lmdeck.messages import Message, Reply, ToolCall, not_a_message
 from lmdeck.tools.registry import Offer, offered_tool
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ class Builder(Generic[TransportT]):
         added = tuple(messages)
         for message in added:
             if not isinstance(message, (Message, Mapping)):
-                raise ConfigurationError(
-                    f"A message must be a dict or a Message, not {type(message).__name__}.",
-                    hint='Use {"role": "user", "content": "…"}.',
-                )
+                raise not_a_message(message)
         return self._replace(messages=(*self._spec.messages, *added))
 
     def user(self, text: str, images: Sequence[ImageSource] = ()) -> Self:

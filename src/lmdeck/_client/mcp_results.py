@@ -14,27 +14,38 @@ if TYPE_CHECKING:
 
 
 def read_tool_result(result: CallToolResult, name: str) -> object:
-    """Return a result's text, or the list of its texts and images.
+    """Return a result's text, or the list of its texts and images, with the structured content that the text does not repeat.
 
     Source: MCP specification, `CallToolResult`.
 
     Raises:
         ToolFailed: The tool failed, with the server's message.
     """
-    parts = [_part(part) for part in result.content]
+    parts = [part for part in map(_part, result.content) if part]
+    texts = [part for part in parts if isinstance(part, str)]
+    if result.structured_content is not None and not _repeats(texts, result.structured_content):
+        texts.append(msgspec.json.encode(result.structured_content).decode())
+        parts.append(texts[-1])
     if result.is_error:
-        message = "\n".join(part for part in parts if isinstance(part, str) and part)
-        raise ToolFailed(message or _structured(result) or f"The tool {name!r} failed.")
-    if not any(parts) and (structured := _structured(result)):
-        return structured
-    if any(isinstance(part, Image) for part in parts):
-        return parts
-    return "\n".join(str(part) for part in parts)
+        raise ToolFailed("\n".join(texts) or f"The tool {name!r} failed.")
+    return parts if len(texts) < len(parts) else "\n".join(texts)
 
 
-def _structured(result: CallToolResult) -> str:
-    """Return the structured content as JSON, or `""`."""
-    return "" if result.structured_content is None else msgspec.json.encode(result.structured_content).decode()
+def _repeats(texts: list[str], structured: dict[str, Any]) -> bool:
+    """Whether texts are the same as structured content, which the specification recommends for older clients.
+
+    A value that is not an object is sent as `{"result": value}`, and a list as one text for each item.
+    """
+    decoded = [_decoded(text) for text in texts]
+    said = [texts, decoded, *texts, *decoded]
+    return structured in said or (list(structured) == ["result"] and structured["result"] in said)
+
+
+def _decoded(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 def _part(part: Any) -> str | Image:  # one of MCP's content blocks, possibly of a later version

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from lmdeck._chunks import Chunk
+from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
@@ -22,19 +23,27 @@ from lmdeck._parsing.text_buffer import TextBuffer
 from lmdeck._responses.figures import ENDED_EARLY, Figures
 from lmdeck._streaming.wire_chunks import Choice, Delta, WireCompletion, content_text
 from lmdeck.errors import EmptyReplyError, IncompleteStreamError, ToolCallMissingError, ToolCallParseError
-from lmdeck.messages import Problem, Reply, TokenLogprob
+from lmdeck.messages import TOOL_CALL_ANNOUNCED, Problem, Reply, TokenLogprob
 
 if TYPE_CHECKING:
     from lmdeck._streaming.mixed_calls import MixedCalls
     from lmdeck._streaming.tool_call_slots import ToolCallSlots
 
 TOOL_CALL_MISSING = "`tool_choice` demanded a tool call, but the model did not make one."
-TOOL_CALL_ANNOUNCED = "The finish reason is a tool call, but the server did not send one."
 CALL_REASONS = ("tool_calls", "function_call")
 NO_REASONS = ("None", "null")  # written as text in every chunk by SGLang (vercel/ai #2548)
 TEXT_LATE = "Text arrived after the finish reason."
 REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
+)
+INTERNAL_MARK = "__LM_STUDIO_INTERNAL_"
+REASONING_END = late_pattern(rf"{INTERNAL_MARK}[A-Z_]{{0,60}}REASONING_END_[0-9a-f]{{1,64}}__")
+"""LM Studio's own mark behind the reasoning, which it sometimes leaves in the content (mozilla-ai/any-llm #1167)."""
+MARK_DROPPED = (
+    "LM Studio left its mark of the end of the reasoning in the content: the text before it is the reasoning."
+)
+MARK_KEPT = (
+    "LM Studio left its mark of the end of the reasoning in the content, which had been returned before it came."
 )
 REASONING_ONLY = "The model ended its answer after the reasoning: ask again, or ask for less reasoning."
 
@@ -329,6 +338,10 @@ class ChatAssembler:
             chunks.append(Chunk("", text))
 
     def _read_content(self, text: str, chunks: list[Chunk], *, is_whole: bool = False) -> None:
+        if is_whole and INTERNAL_MARK in text and (mark := REASONING_END.search(text)):
+            self._note_once("token_dropped", MARK_DROPPED)
+            self._read_reasoning(text[: mark.start()], chunks)
+            text = text[mark.end() :]
         parser, first = self._text_parser, len(chunks)
         is_late = bool(self._finish_reason) and not text.isspace()
         if is_late:
@@ -415,6 +428,8 @@ class ChatAssembler:
         requested, answered = self._requested_model, self._model
         if answered != requested and answered not in self._model_names and not is_same_model(requested, answered):
             self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")
+        if INTERNAL_MARK in reply.content and REASONING_END.search(reply.content):
+            self._note_once("reasoning_unopened", MARK_KEPT)
         has_answer = reply.tool_calls or reply.content
         if reply.reasoning and not has_answer:
             if self._finish_reason == "length":
