@@ -296,7 +296,7 @@ class _RunState:
 
 
 def _check_call(reply: Reply) -> None:
-    """Refuse a reply without a call that was demanded, or that is empty because the server left its call out.
+    """Refuse a reply without a call that was demanded, or without both a call and a text.
 
     Some servers announce a call behind every text (LocalAI #6218), so a text is an answer; `problems` reports the call.
 

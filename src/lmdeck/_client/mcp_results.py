@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def read_tool_result(result: CallToolResult, name: str) -> object:
-    """Return a result's text, or the list of its texts and images, with the structured content that the text does not repeat.
+    """Return a result's text, or the list of its texts and images.
+
+    Structured content is added as JSON, unless the texts repeat it.
 
     Source: MCP specification, `CallToolResult`.
 
@@ -32,7 +34,7 @@ def read_tool_result(result: CallToolResult, name: str) -> object:
 
 
 def _repeats(texts: list[str], structured: dict[str, Any]) -> bool:
-    """Whether texts are the same as structured content, which the specification recommends for older clients.
+    """Whether texts have the structured content, as the specification recommends for older clients.
 
     A value that is not an object is sent as `{"result": value}`, and a list as one text for each item.
     """
