@@ -34,7 +34,7 @@ def read_tool_result(result: CallToolResult, name: str) -> object:
 
 
 def _repeats(texts: list[str], structured: dict[str, Any]) -> bool:
-    """Whether texts have the structured content, as the specification recommends for older clients.
+    """Whether texts have the structured content, as the specification recommends.
 
     A value that is not an object is sent as `{"result": value}`, and a list as one text for each item.
     """
