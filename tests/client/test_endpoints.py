@@ -454,6 +454,16 @@ def test_embeddings_that_cannot_be_read_are_an_error(fake: FakeLMStudio, data: l
         client.embed(["x", "y"], model="e")
 
 
+def test_dimensions_that_the_server_ignores_are_an_error(fake: FakeLMStudio) -> None:
+    """A shorter vector was requested: another length would only be noticed by the database, or never (goruck/home-generative-agent#375)."""
+    fake.at("/v1/embeddings").body({"data": [{"embedding": [1.0, 2.0, 3.0]}]})
+    with lm(fake.base_url) as client:
+        assert client.embed("x", model="e", dimensions=3).vectors == [[1.0, 2.0, 3.0]]
+        with pytest.raises(MalformedStreamError, match="have 3 numbers, although 2") as failure:
+            client.embed("x", model="e", dimensions=2)
+    assert "`dimensions`" in failure.value.hint
+
+
 def test_token_ids_are_refused_and_an_embedding_model_is_chosen(fake: FakeLMStudio) -> None:
     """LM Studio takes texts only; without a name, an embedding model answers and never a chat model."""
     fake.at(LIST).body({"models": [{"type": "llm", "key": "m"}, {"type": "embedding", "key": "e"}]})

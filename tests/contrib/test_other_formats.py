@@ -354,6 +354,16 @@ def test_embeddings_are_packed_where_base64_was_asked_for(fake: FakeLMStudio) ->
     assert last_asked(fake).body["encoding_format"] == "float"
 
 
+def test_dimensions_that_the_server_ignores_are_refused(fake: FakeLMStudio) -> None:
+    """Vectors of another length than requested are not handed on."""
+    fake.at("/v1/embeddings").body({"object": "list", "data": [{"index": 0, "embedding": [1.0]}], "model": "m"})
+    with (
+        OpenAI(base_url=fake.base_url, max_retries=0) as client,
+        pytest.raises(openai.InternalServerError, match="2 dimensions"),
+    ):
+        client.embeddings.create(model=EMBEDDER, input="a", dimensions=2)
+
+
 def test_token_ids_cannot_be_embedded(fake: FakeLMStudio) -> None:
     with OpenAI(base_url=fake.base_url) as client, pytest.raises(openai.BadRequestError, match="check_embedding_ctx"):
         client.embeddings.create(model=EMBEDDER, input=[[1, 2, 3]])

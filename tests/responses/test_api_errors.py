@@ -202,6 +202,14 @@ SHAPES: dict[str, tuple[int, object, type[APIError], str, dict[str, object]]] = 
     "broken UTF-8": (500, b'{"error": "caf\xe9 broke"}', ServerError, "caf\ufffd broke.", {}),
     "BOM": (500, b'\xef\xbb\xbf{"error": "It broke"}', ServerError, "It broke.", {}),
     "error in an error": (400, {"error": {"error": {"error": "deep"}}}, InvalidRequestError, "deep.", {}),
+    "python's None as text": (
+        400, {"error": {"message": "x", "type": "None", "param": "None", "code": "400"}},
+        InvalidRequestError, "x.", {"type": None, "code": "400", "param": None},
+    ),
+    "issues as python writes them": (
+        422, {"error": str([{"loc": ("body", "messages", 0), "msg": "Input should be a valid dictionary"}])},
+        InvalidRequestError, "body.messages.0: Input should be a valid dictionary.", {},
+    ),
     "odd attributes": (
         400, {"error": {"message": "x", "type": ["a"], "code": {"b": 1}, "param": 5}},
         InvalidRequestError, "x.", {"type": "['a']", "code": "{'b': 1}", "param": "5"},

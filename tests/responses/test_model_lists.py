@@ -229,6 +229,26 @@ def test_the_reasoning_options_of_a_model_are_read() -> None:
     assert (silent.reasoning, silent.variants, silent.description) == (None, [], None)
 
 
+@pytest.mark.parametrize(
+    ("capability", "has_it"),
+    [
+        (True, True),
+        (False, False),
+        ("on", True),
+        ("off", False),
+        ({"allowed_options": ["off", "on"], "default": "on"}, True),
+        ({"allowed_options": ["off"], "default": "off"}, False),
+        ({"default": "on"}, True),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_capability_may_be_told_by_its_options(capability: object, has_it: bool) -> None:
+    """A capability that can only be off is none (onyx-dot-app/onyx#13817)."""
+    [model] = read("v1", {"type": "llm", "key": "m", "capabilities": {"vision": capability}})
+    assert (model.capabilities, model.type) == ((["vision"], "vlm") if has_it else ([], "llm"))
+
+
 def test_what_llama_cpp_and_vllm_say_of_their_models_is_read() -> None:
     """They hold what they list, except a router's models that it has not loaded."""
     meta = {"n_ctx": 4096, "n_ctx_train": 8192, "n_params": 7_000_000_000, "size": 5, "ftype": "Q4_1"}

@@ -73,6 +73,30 @@ def rotating(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def by_call_id(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name a call by its `call_id` in deltas and otherwise when done, as llama.cpp does (ggml-org/llama.cpp#21174)."""
+    out = []
+    for event in given:
+        changed = dict(event)
+        if str(event.get("item_id")).startswith("fc_"):
+            changed["item_id"] = event["item_id"].replace("fc_", "call_")
+        if event.get("item", {}).get("type") == "function_call":
+            changed["item"] = {
+                **event["item"],
+                "id": "" if event["type"].endswith("added") else f"w_{event['item']['id']}",
+            }
+        out.append(changed)
+    return out
+
+
+def opened_by_other_ids(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name a call only where it opens and ends; its arguments have an id of their own."""
+    return [
+        {**event, "item_id": f"v_{event['item_id']}"} if "function_call_arguments" in event["type"] else event
+        for event in given
+    ]
+
+
 def unnamed(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Name no item anywhere."""
     bare = without("output_index", "item_id")(given)
@@ -109,6 +133,8 @@ SHAPES: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
     "rotating ids": rotating,
     "the same index everywhere": constant_index,
     "other ids at the end": other_ids_at_end,
+    "call ids, as llama.cpp": lambda given: by_call_id(without("output_index")(given)),
+    "other ids of arguments": lambda given: opened_by_other_ids(without("output_index")(given)),
     "ids only, other ids at the end": lambda given: other_ids_at_end(without("output_index")(given)),
     "no items at the end": without_output,
     "ids only, no items at the end": lambda given: without_output(without("output_index")(given)),

@@ -45,7 +45,7 @@ def embed(
     for batch in batches(texts, batch_size):
         body = {"model": named, "input": batch[0] if isinstance(input_, str) else list(batch), **_sent(options)}
         answer = yield from ask_json(session, "POST", "/v1/embeddings", body, generates=True)
-        vectors += read_vectors(answer, len(batch))
+        vectors += read_vectors(answer, len(batch), options.get("dimensions"))
         usage = _sum(usage, read_usage(answer))
         answered = answered or _name(answer)
     return Embeddings(vectors=vectors, model=answered or named or "", usage=usage)

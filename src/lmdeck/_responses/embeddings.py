@@ -54,11 +54,12 @@ def batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
-def read_vectors(body: object, count: int) -> list[list[float]]:
+def read_vectors(body: object, count: int, dimensions: object = None) -> list[list[float]]:
     """Return one vector for each of `count` texts, in their order, from numbers or base64.
 
     Raises:
-        MalformedStreamError: The number of vectors differs from `count`, one cannot be read, or their lengths differ.
+        MalformedStreamError: The number of vectors differs from `count`, one cannot be read, their lengths differ, or the
+            server ignored `dimensions`.
     """
     entries = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
@@ -72,6 +73,11 @@ def read_vectors(body: object, count: int) -> list[list[float]]:
     lengths = sorted({len(vector) for vector in vectors})
     if len(lengths) > 1:
         raise MalformedStreamError(f"The embeddings have different lengths: {lengths[0]} and {lengths[-1]} numbers.")
+    if lengths and isinstance(dimensions, int) and lengths != [dimensions]:
+        raise MalformedStreamError(
+            f"The embeddings have {lengths[0]} numbers, although {dimensions} dimensions were requested.",
+            hint="Leave `dimensions` out, or use a model and a server that support it.",
+        )
     return vectors
 
 

@@ -33,6 +33,7 @@ CAUSE_FIELDS = ("cause", "metadata", "raw", "innererror")  # OpenRouter has its 
 QUOTED_FIELDS = (*INNER_FIELDS, "errors", *TITLE_FIELDS, "detail", *CAUSE_FIELDS)  # a tool has a `description` too
 TYPE_FIELDS = ("type", "errortype")
 CODE_FIELDS = ("code", "errorcode")
+NO_VALUES = (None, "None", "null")  # LiteLLM writes the text of Python's None
 STATUS_FIELDS = ("statuscode", "status", "httpstatus")
 PROMPT_FIELDS = ("nprompttokens", "prompttokens", "numprompttokens", "inputtokens")
 CONTEXT_FIELDS = ("nctx", "contextlength", "maxcontextlength", "contextsize", "maxmodellen")
@@ -123,7 +124,7 @@ def _read_names(error: Mapping[str, Any], found: dict[str, Any]) -> None:
     """Set type, code and field to those of an error object, as far as it has them."""
     named = {"type": _first_of(error, TYPE_FIELDS), "code": _first_of(error, CODE_FIELDS), "param": error.get("param")}
     for name, value in named.items():
-        if value is not None and not (name == "type" and value == "error"):
+        if value not in NO_VALUES and not (name == "type" and value == "error"):
             found[name] = str(value)
     found["code"] = found["code"] or _status_of(error)
 
@@ -260,7 +261,7 @@ def _issue(issue: object) -> str:
     if not isinstance(issue, Mapping):
         return describe(str(issue))
     path = issue.get("path", issue.get("loc"))  # the names of Zod and pydantic
-    where = ".".join(str(step) for step in path) if isinstance(path, list) else ""
+    where = ".".join(str(step) for step in path) if isinstance(path, (list, tuple)) else ""
     text = str(_own_message(_fields(issue)) or issue.get("code") or describe(str(dict(issue))))
     received = f" (received {issue['received']})" if issue.get("received") else ""
     return f"{where}: {text}{received}" if where else text + received

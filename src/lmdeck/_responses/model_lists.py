@@ -61,7 +61,7 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
     instances = entry.get("loaded_instances")
     return ModelInfo(
         key=str(entry.get("key") or entry.get("id")),
-        type=_type(entry.get("type"), vision=bool(named.get("vision"))),
+        type=_type(entry.get("type"), vision=_is_on(named.get("vision"))),
         display_name=str(entry.get("display_name") or entry.get("key") or entry.get("id")),
         publisher=_text(entry.get("publisher")),
         architecture=_text(entry.get("architecture")),
@@ -70,7 +70,7 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
         params=_text(entry.get("params_string")),
         size_bytes=_count(entry.get("size_bytes")) or 0,
         max_context_length=_count(entry.get("max_context_length")),
-        capabilities=[name for name, value in named.items() if value],
+        capabilities=[name for name, value in named.items() if _is_on(value)],
         reasoning=_reasoning(named.get("reasoning")),
         variants=_texts(entry.get("variants")),
         selected_variant=_text(entry.get("selected_variant")),
@@ -81,6 +81,13 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
             if isinstance(instance, Mapping)
         ],
     )
+
+
+def _is_on(capability: object) -> bool:
+    """Whether a model has a capability: a boolean, or the options of one (onyx-dot-app/onyx#13817)."""
+    if isinstance(capability, Mapping) and (options := _texts(capability.get("allowed_options"))):
+        return options != ["off"]
+    return bool(capability) and capability != "off"
 
 
 def _reasoning(value: object) -> ReasoningOptions | None:

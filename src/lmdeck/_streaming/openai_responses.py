@@ -7,7 +7,7 @@ Sources: LM Studio docs `3_openai-compat/responses.md`, OpenAI's Responses API r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -80,7 +80,7 @@ class ResponsesTranslator:
             yield from self._text({**data, **part}, f"response.{part.get('type')}", stage)
 
     def _text(self, data: Json, name: str, stage: str) -> Iterator[WireCompletion]:
-        place = (self._items.of(data.get("item_id"), data.get("output_index")), name in REASONING)
+        place = (self._items.of([data.get("item_id")], data.get("output_index")), name in REASONING)
         text = text_of(data.get("delta") if stage == "delta" else data.get("text", data.get("refusal")))
         if name not in TEXTS or not text or (stage == "done" and place in self._seen) or stage not in {"delta", "done"}:
             return
@@ -89,7 +89,7 @@ class ResponsesTranslator:
         yield completion(delta, data.get("logprobs"))
 
     def _arguments(self, data: Json, stage: str) -> Iterator[WireCompletion]:
-        index = self._items.of(data.get("item_id"), data.get("output_index"), of_open_item=True)
+        index = self._items.of([data.get("item_id")], data.get("output_index"), of_open_item=True)
         place = (index, "arguments")
         arguments = data.get("delta") if stage == "delta" else data.get("arguments")
         is_server_call = (index, "server") in self._seen
@@ -103,7 +103,7 @@ class ResponsesTranslator:
         if not isinstance(item, Mapping):
             return
         self.is_in_call = not is_done and str(item.get("type")).endswith("_call")
-        index = self._items.of(item.get("id"), data.get("output_index"), opens=not is_done, of_open_item=True)
+        index = self._items.of(_ids(item), data.get("output_index"), opens=not is_done, of_open_item=True)
         if is_done:
             self._items.close()
         if item.get("type") == "function_call":
@@ -142,7 +142,7 @@ class ResponsesTranslator:
     def _end(self, response: Json, timings: object) -> Iterator[WireCompletion]:
         output = entries(response.get("output"))
         for position, item in enumerate(output):
-            index = self._items.at_end(item.get("id"), position)
+            index = self._items.at_end(_ids(item), position)
             if item.get("type") == "function_call":
                 yield from self._call(item, index, is_done=True)
             else:
@@ -176,7 +176,7 @@ class ResponsesTranslator:
 
 
 class _ItemNumbers:
-    """Consecutive numbers of the items of an answer, by an item's id, else by its index."""
+    """Consecutive numbers of the items of an answer, by an item's ids, else by its index."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, int] = {}
@@ -184,28 +184,25 @@ class _ItemNumbers:
         self._count = 0
         self._open: int | None = None
 
-    def of(self, id_: object, index: object, *, opens: bool = False, of_open_item: bool = False) -> int | None:
+    def of(
+        self, ids: Iterable[object], index: object, *, opens: bool = False, of_open_item: bool = False
+    ) -> int | None:
         """Return the number of an event's item, or None if the event does not name an item.
 
-        `opens` marks the event that begins an item. With `of_open_item`, an event without an item belongs to the open one.
+        `opens` marks the event that begins an item. With `of_open_item`, an event without a known item belongs to the open one.
         """
-        name, position = id_ if isinstance(id_, str) else "", index if isinstance(index, int) else None
-        if not name and position is None:
-            if not of_open_item:
-                return None
-            if opens or self._open is None:
-                self._open, self._count = self._count, self._count + 1
-            return self._open
-        place = self._by_id.get(name)
-        if place is None and position is not None and not opens:
-            place = self._by_index.get(position)
+        names, position = _texts(ids), index if isinstance(index, int) else None
+        if not names and position is None and not of_open_item:
+            return None
+        place = self._known(names)
+        if place is None and not opens:
+            place = self._by_index.get(position) if position is not None else self._open if of_open_item else None
         if place is None:
             place, self._count = self._count, self._count + 1
         if position is not None:
             self._by_index[position] = place
-        if name:
-            self._by_id[name] = place
-        if opens:
+        self._by_id |= dict.fromkeys(names, place)
+        if opens or not (names or position is not None):
             self._open = place
         return place
 
@@ -213,11 +210,22 @@ class _ItemNumbers:
         """Record the end of the open item."""
         self._open = None
 
-    def at_end(self, id_: object, position: int) -> int:
-        """Return the number of an item of the whole answer: by id, else index, else position."""
-        if isinstance(id_, str) and id_ in self._by_id:
-            return self._by_id[id_]
-        return self._by_index.get(position, position)
+    def at_end(self, ids: Iterable[object], position: int) -> int:
+        """Return the number of an item of the whole answer: by ids, else index, else position."""
+        known = self._known(_texts(ids))
+        return self._by_index.get(position, position) if known is None else known
+
+    def _known(self, names: Iterable[str]) -> int | None:
+        return next((self._by_id[name] for name in names if name in self._by_id), None)
+
+
+def _ids(item: Json) -> tuple[object, object]:
+    """Return the ids by which events name an item; llama.cpp names a call by its `call_id` (ggml-org/llama.cpp#21174)."""
+    return item.get("id"), item.get("call_id")
+
+
+def _texts(ids: Iterable[object]) -> list[str]:
+    return [id_ for id_ in ids if isinstance(id_, str) and id_]
 
 
 def _response(data: Json) -> Json:

@@ -210,14 +210,22 @@ def _has_output(chunk: Chunk) -> bool:
 class EmbeddingRelay(JSONReader):
     """The relay of an answer of `/v1/embeddings`.
 
-    It checks that each text has a vector, and encodes the vectors as requested.
+    It checks that each text has a vector of the requested length, and encodes the vectors as requested.
     """
 
     def __init__(
-        self, status: int, headers: Mapping[str, str], count: int, *, packs: bool, adjusted: list[Problem]
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        count: int,
+        *,
+        dimensions: object,
+        packs: bool,
+        adjusted: list[Problem],
     ) -> None:
         super().__init__(status, headers)
         self._count = count
+        self._dimensions = dimensions
         self._packs = packs
         self._problems = adjusted
         self._vectors: list[list[float]] = []
@@ -226,10 +234,10 @@ class EmbeddingRelay(JSONReader):
         """Read the end of the bytes.
 
         Raises:
-            LMStudioError: The body is an error, or has not one vector per text.
+            LMStudioError: The body is an error, or has not one vector per text, of the requested length.
         """
         chunks = super().finish()
-        self._vectors = read_vectors(self.value, self._count)
+        self._vectors = read_vectors(self.value, self._count, self._dimensions)
         return chunks
 
     def head(self) -> dict[str, str]:

@@ -94,7 +94,8 @@ class RelayRequest:
             texts = self.body.get("input")
             count = len(texts) if isinstance(texts, list) else 1
             packs = self.sent.get("encoding_format") == "base64"
-            return EmbeddingRelay(status, headers, count, packs=packs, adjusted=self.problems)
+            dimensions = self.body.get("dimensions")
+            return EmbeddingRelay(status, headers, count, dimensions=dimensions, packs=packs, adjusted=self.problems)
         return ChatRelay(
             lambda observe: self._chat_reader(status, headers, architecture, observe),
             self._writer(),
