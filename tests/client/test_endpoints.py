@@ -455,7 +455,7 @@ def test_embeddings_that_cannot_be_read_are_an_error(fake: FakeLMStudio, data: l
 
 
 def test_dimensions_that_the_server_ignores_are_an_error(fake: FakeLMStudio) -> None:
-    """A shorter vector was requested: another length would only be noticed by the database, or never (goruck/home-generative-agent#375)."""
+    """Another length than requested would be noticed only later, or never (goruck/home-generative-agent#375)."""
     fake.at("/v1/embeddings").body({"data": [{"embedding": [1.0, 2.0, 3.0]}]})
     with lm(fake.base_url) as client:
         assert client.embed("x", model="e", dimensions=3).vectors == [[1.0, 2.0, 3.0]]

@@ -84,7 +84,10 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _is_on(capability: object) -> bool:
-    """Whether a model has a capability: a boolean, or the options of one (onyx-dot-app/onyx#13817)."""
+    """Return whether a model has a capability.
+
+    It is told by a boolean, or by its options (onyx-dot-app/onyx#13817).
+    """
     if isinstance(capability, Mapping) and (options := _texts(capability.get("allowed_options"))):
         return options != ["off"]
     return bool(capability) and capability != "off"

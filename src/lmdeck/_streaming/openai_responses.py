@@ -220,7 +220,10 @@ class _ItemNumbers:
 
 
 def _ids(item: Json) -> tuple[object, object]:
-    """Return the ids by which events name an item; llama.cpp names a call by its `call_id` (ggml-org/llama.cpp#21174)."""
+    """Return the ids by which events name an item.
+
+    llama.cpp names a call by its `call_id` (ggml-org/llama.cpp#21174).
+    """
     return item.get("id"), item.get("call_id")
 
 
