@@ -83,6 +83,28 @@ def test_a_report_with_local_variables_has_no_token(way: Way, name: str) -> None
     assert all(HEADER not in repr(frame.locals) for frame in frames_of_lmdeck(error))
 
 
+def sync(url: str) -> BaseException:
+    with lm(url) as client, pytest.raises(LMStudioError) as caught:
+        client.chat().user("the prompt").run()
+    return caught.value
+
+
+def asynchronous(url: str) -> BaseException:
+    async def run() -> BaseException:
+        async with alm(url) as client:
+            with pytest.raises(LMStudioError) as caught:
+                await client.chat().user("the prompt").run()
+            return caught.value
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("way", [sync, asynchronous], ids=["sync", "async"])
+def test_nor_has_the_report_of_a_run(way: Callable[[str], BaseException]) -> None:
+    with Loopback(json_answer({"error": "no"}, 400)) as server:
+        assert all("the prompt" not in repr(frame.locals) for frame in frames_of_lmdeck(way(server.url)))
+
+
 def frames_of_lmdeck(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the frames that hold the headers and bodies of requests."""
     folder = str(Path(lmdeck.__file__).parent)

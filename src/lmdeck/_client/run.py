@@ -9,7 +9,8 @@ from typing import Self
 
 from lmdeck._client.paused_run import PausedRun
 from lmdeck._transport.interruption import Interruption
-from lmdeck.errors import IncompleteStreamError
+from lmdeck._transport.traceback_secrets import clear_own_locals
+from lmdeck.errors import IncompleteStreamError, LMStudioError
 from lmdeck.events import AgentEvent
 from lmdeck.messages import Reply
 
@@ -84,6 +85,7 @@ class ChatRun(_RunBase):
                 raise StopIteration from None
             except BaseException as error:
                 self._steps.close()
+                clear_own_locals(error)
                 if self._interruption.is_set and isinstance(error, IncompleteStreamError):
                     raise run_closed(error.partial) from None
                 self._is_over = True
@@ -150,6 +152,9 @@ class AsyncChatRun(_RunBase):
             raise run_closed() from None
         except StopAsyncIteration:
             self._is_over = True
+            raise
+        except LMStudioError as error:
+            clear_own_locals(error)
             raise
         finally:
             self._is_reading = False

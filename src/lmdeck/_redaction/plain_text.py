@@ -60,7 +60,8 @@ _PASSWORD_OPTION = re.compile(
     r"\b(?:(?:login|ldap\w{1,10}|redis-cli)\b[^\n|;&]{0,200}?\s-[paw]\s?|mysql\w{0,10}\b[^\n|;&]{0,200}?\s-p)[\"']?([^\s\"']+)"
 )
 _IN_SENTENCE = re.compile(
-    r"\b(?:password|passwort|passphrase|passcode)\s(?=[^\s\"'=:(){}<>,;]{0,60}\d)([^\s\"'=:(){}<>,;]{6,60}\b)",
+    r"\b(?:password|passwort|passphrase|passcode|contraseña|mot de passe|senha)\s(?:(?:es|est|é)\s)?"
+    r"(?=[^\s\"'=:(){}<>,;]{0,60}\d)([^\s\"'=:(){}<>,;]{6,60}\b)",
     re.IGNORECASE,
 )
 _AUTH_PAIR = re.compile(

@@ -14,7 +14,7 @@ MIN_NUMBER_CHARS = 8
 MIN_CODE_CHARS = 4
 MAX_PLACEHOLDER_CHARS = 100
 _PLACEHOLDER = re.compile(
-    r"\s*|(?-i:\$[A-Z_][A-Z0-9_]*|\$[a-z_]+|[A-Z]{2,}(?:_[A-Z]+)+)|\$?\{.*\}|\$\(.*|%\w+%|<.*>|\[.*\]|\*+|x{3,}|\.{3}|…|\(removed\)"
+    r"\s*|(?-i:\$[A-Z_][A-Z0-9_]*|[$:][a-z_]+|[A-Z]{2,}(?:_[A-Z]+)+)|\$?\{.*\}|\$\(.*|%\w+%|<.*>|\[.*\]|\*+|x{3,}|\.{3}|…|\(removed\)"
     r"|[\w-]{0,12}(?:\.{3}|…|\*{3,}|x{4,})\w{0,6}"  # masked
     r"|(?:sk-)?(?:(?:any|dummy|empty|fake|local|none|not|ollama|placeholder|test|lm-?studio|no)(?:-(?:a|api|real|needed|required|used|key|token))*"
     r"|anything)"  # what clients send to servers without authentication
