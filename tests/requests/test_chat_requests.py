@@ -295,7 +295,7 @@ def test_a_result_that_nobody_waits_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sent", "is_told"),
+    ("arguments", "sent", "is_reported"),
     [
         ('{"x": 1}', '{"x": 1}', False),
         ({"x": 1}, '{"x":1}', True),
@@ -305,11 +305,11 @@ def test_a_result_that_nobody_waits_for_is_refused() -> None:
         ({}, "{}", False),
     ],
 )
-def test_arguments_are_sent_as_text(arguments: Any, sent: str, is_told: bool) -> None:
+def test_arguments_are_sent_as_text(arguments: Any, sent: str, is_reported: bool) -> None:
     """Objects become JSON, and nothing becomes an empty object."""
     messages, adjusted = normal(assistant(call("a", "f", arguments)))
     assert messages[0]["tool_calls"][0]["function"]["arguments"] == sent
-    assert bool(adjusted) is is_told
+    assert bool(adjusted) is is_reported
 
 
 @pytest.mark.parametrize(

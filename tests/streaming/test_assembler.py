@@ -344,7 +344,7 @@ def test_another_model_than_the_requested_one_is_reported(requested: str, answer
 
 
 @pytest.mark.parametrize(
-    ("delta", "finish", "is_told"),
+    ("delta", "finish", "is_reported"),
     [
         ({"reasoning_content": "Hm."}, "length", True),
         ({"content": "<think>Hm, and so on"}, "length", True),
@@ -354,10 +354,10 @@ def test_another_model_than_the_requested_one_is_reported(requested: str, answer
         ({"content": "So"}, "length", False),
     ],
 )
-def test_reasoning_that_used_up_the_budget_is_reported(delta: dict[str, Any], finish: str, is_told: bool) -> None:
+def test_reasoning_that_used_up_the_budget_is_reported(delta: dict[str, Any], finish: str, is_reported: bool) -> None:
     """An answer without a word, since all the tokens went into the reasoning."""
     reply = assemble(chunk(delta), chunk({}, finish), text_parser=StreamParser(()))[0]
-    assert ("reasoning_used_budget" in {problem.code for problem in reply.problems}) is is_told
+    assert ("reasoning_used_budget" in {problem.code for problem in reply.problems}) is is_reported
 
 
 @pytest.mark.parametrize(
