@@ -15,9 +15,9 @@ import pydantic
 import pytest
 
 import lmdeck
-from lmdeck import ConfigurationError, LMStudio, Tool, ToolArgumentsError, ToolCall, UnknownToolError, tool
-from lmdeck.tools.result import result_text
-from lmdeck.tools.validation import checked_arguments
+from lmdeck import ConfigurationError, LMStudio, Problem, Tool, ToolArgumentsError, ToolCall, UnknownToolError, tool
+from lmdeck.tools.result import read_result
+from lmdeck.tools.validation import coerced_arguments, typed_arguments
 
 
 class Unit(enum.Enum):
@@ -52,6 +52,12 @@ class Node(msgspec.Struct):
 
 def call(name: str, **arguments: Any) -> ToolCall:
     return ToolCall(id="1", name=name, arguments=arguments)
+
+
+def checked_arguments(made: Tool, of: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the arguments as a handler gets them, and the problems of coercion."""
+    arguments, problems = coerced_arguments(made, of)
+    return typed_arguments(made, of, arguments), problems
 
 
 def kind_of(annotation: Any) -> dict[str, Any]:
@@ -364,12 +370,12 @@ def test_a_broken_schema_is_the_developers_fault() -> None:
      ([Unit.F, None], '["f",null]')],
 )  # fmt: skip
 def test_any_result_becomes_text(value: Any, text: str) -> None:
-    assert result_text(value) == text
+    assert read_result(value)[0] == text
 
 
 def test_a_result_without_a_form_and_one_without_an_end() -> None:
     with pytest.raises(TypeError, match="object"):
-        result_text(object())
-    long = result_text("x" * (2 << 20))
+        read_result(object())
+    long = read_result("x" * (2 << 20))[0]
     assert len(long) < (1 << 20) + 200
     assert "truncated" in long

@@ -6,6 +6,7 @@ They are counted in the hub, so that they cover all processes. All labels are bo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,67 +24,49 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=DURATIONS)
         self._model, self._key, self._error = BoundedLabels(), BoundedLabels(), BoundedLabels()
-        self._requests = Counter(
-            "lmdeck_gateway_requests",
-            "Requests that ended.",
-            ["endpoint", "model", "host", "status"],
-            registry=registry,
+        self._requests = counter(
+            "lmdeck_gateway_requests", "Requests that ended.", ["endpoint", "model", "host", "status"]
         )
-        self._errors = Counter(
-            "lmdeck_gateway_errors", "Failed requests, by class of error.", ["error"], registry=registry
+        self._errors = counter("lmdeck_gateway_errors", "Failed requests, by class of error.", ["error"])
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Time from the arrival of a request to the end of its answer.",
+            ["model"],
         )
-        self._duration = Histogram(
-            "gen_ai_server_request_duration_seconds", "Time from the arrival of a request to the end of its answer.",
-            ["model"], buckets=DURATIONS, registry=registry,
-        )  # fmt: skip
-        self._first = Histogram(
-            "gen_ai_server_time_to_first_token_seconds", "Time from the arrival of a request to its answer's first bytes.",
-            ["model"], buckets=DURATIONS, registry=registry,
-        )  # fmt: skip
-        self._per_token = Histogram(
-            "gen_ai_server_time_per_output_token_seconds", "Mean time per token after the first.",
-            ["model"], buckets=CHUNK_TIMES, registry=registry,
-        )  # fmt: skip
-        self._queue = Histogram(
-            "lmdeck_gateway_queue_wait_seconds", "Time in the queue.", ["model"], buckets=DURATIONS, registry=registry
+        self._first = histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Time from the arrival of a request to its answer's first bytes.",
+            ["model"],
         )
-        self._tokens = Counter(
-            "lmdeck_gateway_tokens", "Input and output tokens.", ["key", "model", "type"], registry=registry
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time per token after the first.",
+            ["model"],
+            buckets=CHUNK_TIMES,
         )
-        self._problems = Counter(
+        self._queue = histogram("lmdeck_gateway_queue_wait_seconds", "Time in the queue.", ["model"])
+        self._tokens = counter("lmdeck_gateway_tokens", "Input and output tokens.", ["key", "model", "type"])
+        self._problems = counter(
             "lmdeck_gateway_problems",
             "Repairs and other problems of answers, by code and dialect of the call; see the page on problems.",
             ["model", "code", "dialect"],
-            registry=registry,
         )
-        self._broken = Counter(
+        self._broken = counter(
             "lmdeck_gateway_broken_answers",
             "Answers that broke off after their beginning, by class of error.",
             ["error", "host"],
-            registry=registry,
         )
-        self._repeated = Counter(
-            "lmdeck_gateway_repeated_attempts",
-            "Attempts after the first attempt of a request.",
-            ["host"],
-            registry=registry,
+        self._repeated = counter(
+            "lmdeck_gateway_repeated_attempts", "Attempts after the first attempt of a request.", ["host"]
         )
-        self._cache = Counter("lmdeck_gateway_cache", "Requests by what the cache did.", ["result"], registry=registry)
-        self._open = Gauge(
-            "lmdeck_gateway_requests_in_progress",
-            "Requests that are open.",
-            registry=registry,
-        )
-        self._waiting = Gauge(
-            "lmdeck_gateway_requests_waiting", "Requests in the queue.", ["model"], registry=registry
-        )  # fmt: skip
-        self._running = Gauge(
-            "lmdeck_gateway_host_requests", "Requests that a host answers.", ["host"], registry=registry
-        )  # fmt: skip
-        self._up = Gauge(
-            "lmdeck_gateway_host_up", "Whether a host answers and gets requests.", ["host"], registry=registry
-        )  # fmt: skip
+        self._cache = counter("lmdeck_gateway_cache", "Requests by what the cache did.", ["result"])
+        self._open = gauge("lmdeck_gateway_requests_in_progress", "Requests that are open.")
+        self._waiting = gauge("lmdeck_gateway_requests_waiting", "Requests in the queue.", ["model"])
+        self._running = gauge("lmdeck_gateway_host_requests", "Requests that a host answers.", ["host"])
+        self._up = gauge("lmdeck_gateway_host_up", "Whether a host answers and gets requests.", ["host"])
 
     def note(self, outcome: RequestOutcome) -> None:
         """Count a request that has ended."""

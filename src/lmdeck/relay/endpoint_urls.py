@@ -30,10 +30,6 @@ class Route(Struct, frozen=True, kw_only=True):
     path: str
     kind: Kind = "other"
 
-    def under(self, root: str) -> str:
-        """Return the URL below another root."""
-        return root + self.path
-
 
 def route_of(method: str, url: str) -> Route:
     """Return the route of a request.

@@ -40,15 +40,6 @@ def shortened(text: str) -> str:
     return f"{text[:MAX_TEXT]}\n[truncated: the result has {len(text)} characters, of which {MAX_TEXT} are shown]"
 
 
-def result_text(result: object) -> str:
-    """Return a handler's result as text, without its images.
-
-    Raises:
-        TypeError: JSON cannot represent the result.
-    """
-    return read_result(result)[0]
-
-
 def _text(result: object, images: list[Image]) -> str:
     try:
         return _plain_text(_without_images(result, images), images)

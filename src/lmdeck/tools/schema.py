@@ -16,7 +16,6 @@ import msgspec
 from lmdeck.errors import ConfigurationError
 
 T = TypeVar("T")
-DEPTH = 32
 
 
 def schema_of(kind: object, what: str) -> dict[str, Any]:

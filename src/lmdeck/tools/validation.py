@@ -12,19 +12,6 @@ from lmdeck.tools.tool import Tool
 MAX_SHOWN = 200
 
 
-def checked_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the keyword arguments for the handler, and the problems of coercion.
-
-    The arguments have the types of its signature.
-
-    Raises:
-        ToolArgumentsError: They do not match the schema; `errors` has one line for each mismatch.
-        ConfigurationError: The tool's own schema is not a JSON Schema.
-    """
-    arguments, problems = coerced_arguments(tool, call)
-    return typed_arguments(tool, call, arguments), problems
-
-
 def coerced_arguments(tool: Tool[..., Any], call: ToolCall) -> tuple[dict[str, Any], list[Problem]]:
     """Return the arguments as plain data that matches the schema, and the problems of coercion.
 
