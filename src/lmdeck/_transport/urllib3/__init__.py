@@ -10,11 +10,11 @@ import http.client
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from typing import cast
 
 import urllib3
-from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -27,7 +27,7 @@ from lmdeck._forking import on_fork
 from lmdeck._transport import DRAIN_SECONDS, READ_BYTES, CheckAddress, WireRequest, codings_left, server_of
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
-from lmdeck._transport.urllib3.pools import PooledConnection, pool_manager
+from lmdeck._transport.urllib3.pools import Pool, PooledConnection, pool_manager
 from lmdeck.config import Settings
 from lmdeck.errors import (
     ConnectionLostError,
@@ -42,7 +42,7 @@ class Urllib3Transport:
     def __init__(self, settings: Settings, check_address: CheckAddress | None = None) -> None:
         self._make_manager = partial(pool_manager, settings, ssl_context(settings), check_address)
         self._manager = self._make_manager()
-        self._pools: dict[str, HTTPConnectionPool] = {}
+        self._pools: dict[str, Pool] = {}
         on_fork(self, Urllib3Transport.after_fork)
 
     def open(self, request: WireRequest, /) -> Urllib3Response:
@@ -83,18 +83,13 @@ class Urllib3Transport:
 
     def _send(self, request: WireRequest, seconds: float) -> BaseHTTPResponse:
         """Send a request through the server's pool, or through the manager if there is a proxy."""
-        server, handled = server_of(request.url), sys.exc_info()[1]
-        send: Callable[..., BaseHTTPResponse] = self._manager.urlopen
-        url = request.url
+        handled = sys.exc_info()[1]
         try:
             if self._manager.proxy is None:
-                pool = self._pools.get(server)
-                if pool is None:
-                    pool = self._pools[server] = self._manager.connection_from_url(server)
-                send, url = pool.urlopen, url.removeprefix(server)
-            return send(
+                return self._pool(server_of(request.url)).send(request, seconds)
+            return self._manager.urlopen(
                 request.method,
-                url,
+                request.url,
                 redirect=False,
                 body=request.body,
                 headers=request.wire_headers(),
@@ -107,6 +102,13 @@ class Urllib3Transport:
 
             clear_locals(error, handled)
             raise
+
+    def _pool(self, server: str) -> Pool:
+        """Return the pool of a server, which is looked up once, because that takes longer than a request."""
+        pool = self._pools.get(server)
+        if pool is None:
+            pool = self._pools[server] = cast("Pool", self._manager.connection_from_url(server))
+        return pool
 
 
 class Urllib3Response:
