@@ -50,7 +50,6 @@ class AiohttpTransport:
         """
         deadlines = Deadlines(request.timeouts)
         remaining, phase = deadlines.remaining()
-        limits = aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect)
         body, is_tunnelled = request.body, request.url.startswith("https://")
         handled = sys.exc_info()[1]
         try:
@@ -66,7 +65,7 @@ class AiohttpTransport:
                         allow_redirects=False,
                         proxy=self._proxy,
                         proxy_headers=self._proxy_headers if is_tunnelled else None,
-                        timeout=limits,
+                        timeout=_limits(request.timeouts.connect),
                     )
                 except BaseException as error:
                     clear_locals(error, handled)
@@ -106,6 +105,12 @@ _name = lru_cache(maxsize=256)(istr)
 def _shared_names(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers with shared names: aiohttp would create them again for each request."""
     return {_name(name): value for name, value in headers.items()}
+
+
+@lru_cache(maxsize=64)  # its construction takes as long as that of the headers
+def _limits(connect: float) -> aiohttp.ClientTimeout:
+    """Return the only limit that aiohttp itself applies: to connect."""
+    return aiohttp.ClientTimeout(total=None, connect=connect)
 
 
 _parents: list[object] = []

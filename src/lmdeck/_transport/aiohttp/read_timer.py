@@ -34,13 +34,17 @@ class ReadTimer:
         """Whether the limit of the last wait is exceeded."""
         return self._wait_ends_at <= self._loop.time()
 
-    def cancel(self) -> None:
-        """Release the timer."""
+    def end(self) -> None:
+        """Limit nothing more; release the timer, and the function, which usually refers to the owner of this object."""
+        self._when_over = _ignore
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
 
     def _set(self) -> None:
-        self.cancel()
+        self._cancel()
         self._fires_at = min(self._wait_ends_at, self._loop.time() + self._period)
         self._handle = self._loop.call_at(self._fires_at, self._fire)
 
@@ -50,3 +54,7 @@ class ReadTimer:
             self._when_over()
         else:
             self._set()
+
+
+def _ignore() -> None:
+    """Do nothing: nothing is limited any more."""

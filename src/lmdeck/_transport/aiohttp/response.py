@@ -162,7 +162,7 @@ class AiohttpResponse(Listener):
 
     def close(self) -> None:
         """Release the connection; if the body was not read to its end, the connection is cut."""
-        self._timer.cancel()
+        self._timer.end()
         if self._connection is not None:
             self._connection.stop_reports(self)
             self._connection = None
