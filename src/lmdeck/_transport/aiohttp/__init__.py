@@ -21,6 +21,7 @@ from lmdeck._forking import on_fork
 from lmdeck._transport import CheckAddress, WireRequest
 from lmdeck._transport.aiohttp.connections import Connector, keep_session, proxy_address
 from lmdeck._transport.aiohttp.errors import forget_headers, is_limit, translate
+from lmdeck._transport.aiohttp.read_timer import ReadTimer
 from lmdeck._transport.aiohttp.response import AiohttpResponse
 from lmdeck._transport.deadlines import Deadlines
 from lmdeck._transport.tls import ssl_context
@@ -50,32 +51,15 @@ class AiohttpTransport:
         """
         deadlines = Deadlines(request.timeouts)
         remaining, phase = deadlines.remaining()
-        body, is_tunnelled = request.body, request.url.startswith("https://")
-        handled = sys.exc_info()[1]
+        timer = ReadTimer(asyncio.get_running_loop(), request.timeouts.idle)
         try:
-            async with asyncio.timeout(remaining):
-                session = await self._opened_session()
-                try:
-                    response = await session.request(
-                        request.method,
-                        URL(request.url, encoded=True),
-                        data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
-                        # Through a tunnel the proxy's headers would reach the server.
-                        headers=_shared_names(request.wire_headers() | ({} if is_tunnelled else self._proxy_headers)),
-                        allow_redirects=False,
-                        proxy=self._proxy,
-                        proxy_headers=self._proxy_headers if is_tunnelled else None,
-                        timeout=_limits(request.timeouts.connect),
-                    )
-                except BaseException as error:
-                    clear_locals(error, handled)
-                    raise
+            response = await timer.limit(remaining, self._send(request))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             forget_headers(error)
             if is_limit(error):
                 raise deadlines.expired(phase) from error
             raise translate(error, request.url, deadlines) from error
-        return AiohttpResponse(response, deadlines, request)
+        return AiohttpResponse(response, deadlines, timer, request)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -89,6 +73,26 @@ class AiohttpTransport:
         if session is not None and isinstance(session.connector, Connector):
             session.connector.disown()
             _parents.append((keeper, session))
+
+    async def _send(self, request: WireRequest) -> aiohttp.ClientResponse:
+        body, is_tunnelled = request.body, request.url.startswith("https://")
+        handled = sys.exc_info()[1]
+        try:
+            session = await self._opened_session()
+            return await session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
+                # Through a tunnel the proxy's headers would reach the server.
+                headers=_shared_names(request.wire_headers() | ({} if is_tunnelled else self._proxy_headers)),
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers if is_tunnelled else None,
+                timeout=_limits(request.timeouts.connect),
+            )
+        except BaseException as error:
+            clear_locals(error, handled)
+            raise
 
     async def _opened_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()

@@ -32,14 +32,17 @@ class AiohttpResponse(Listener):
         "_waiter", "has_ended", "headers", "status", "undecoded",
     )  # fmt: skip
 
-    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines, request: WireRequest) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, deadlines: Deadlines, timer: ReadTimer, request: WireRequest
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._response = response
         self._content = response.content
         self._has_news = True  # whether something may have arrived that was not read
         self._waiter: asyncio.Future[None] | None = None  # of the task that waits for news
         self._take: Callable[[bytes], bool] | None = None
-        self._timer = ReadTimer(self._loop, request.timeouts.idle, self._end_wait)
+        self._timer = timer
+        timer.when_over = self._end_wait
         self._connection: Protocol | None = None  # None if the whole body has arrived with the head
         if response.connection is not None and isinstance(response.connection.protocol, Protocol):
             self._connection = response.connection.protocol
