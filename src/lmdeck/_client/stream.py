@@ -38,18 +38,27 @@ class _StreamState(Generic[TransportT]):
         self._is_closed = False
         self.interruption = Interruption()
 
+    def opened(self) -> ResponseStream[ChatReader] | None:
+        """Return the open response, or None before the request was sent.
+
+        Raises:
+            IncompleteStreamError: The stream is closed.
+        """
+        self.check_open()
+        return self.response
+
     def begin(self) -> Plan[ResponseStream[ChatReader]]:
-        """Send the request on first use, and return the open response.
+        """Send the request, and return the open response.
 
         Raises:
             LMStudioError: The answer failed before its first chunk, or the stream is closed.
         """
         self.check_open()
-        if self._begin is not None:
-            self.response = yield from self._begin()
-            self._begin = None  # an open stream does not need the request
-            self.check_open()  # another thread or task may have closed it meanwhile
-        return cast("ResponseStream[ChatReader]", self.response)
+        begin = cast("Begin", self._begin)
+        self.response = response = yield from begin()
+        self._begin = None  # an open stream does not need the request
+        self.check_open()  # another thread or task may have closed it meanwhile
+        return response
 
     def check_open(self) -> None:
         """Check that the stream was not closed.
@@ -116,7 +125,7 @@ class ChatStream(_StreamBase[Transport]):
         self._chunks = _read(self._state)
 
     def __enter__(self) -> Self:
-        drive(self._state.begin(), self._state.transport, self._state.interruption)
+        _begin(self._state)
         return self
 
     def __exit__(
@@ -188,8 +197,13 @@ class AsyncChatStream(_StreamBase[AsyncTransport]):
         self._state.close()
 
 
+def _begin(state: _StreamState[Transport]) -> ResponseStream[ChatReader]:
+    """Send the request on first use, wait for the first chunk, and return the open response."""
+    return state.opened() or drive(state.begin(), state.transport, state.interruption)
+
+
 def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
-    response = drive(state.begin(), state.transport, state.interruption)
+    response = _begin(state)
     try:
         yield from response.take_first_chunks()
         live = cast("SyncResponse", response.response)
@@ -210,10 +224,12 @@ def _read(state: _StreamState[Transport]) -> Iterator[Chunk]:
 
 
 async def _begin_async(state: _StreamState[AsyncTransport]) -> ResponseStream[ChatReader]:
-    """Wait for the first chunk.
+    """Send the request on first use, wait for the first chunk, and return the open response.
 
     If another task or thread closes the stream, the wait ends, but this task is not cancelled.
     """
+    if (response := state.opened()) is not None:
+        return response
     import asyncio  # imported late: the sync client does not need it
 
     loop, task, is_waiting = asyncio.get_running_loop(), asyncio.current_task(), True
