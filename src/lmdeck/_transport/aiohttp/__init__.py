@@ -52,9 +52,26 @@ class AiohttpTransport:
         deadlines = Deadlines(request.timeouts)
         remaining, phase = deadlines.remaining()
         timer = ReadTimer(asyncio.get_running_loop(), request.timeouts.idle)
+        body, is_tunnelled = request.body, request.url.startswith("https://")
+        handled = sys.exc_info()[1]
         try:
-            response = await timer.limit(remaining, self._send(request))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            session = await self._opened_session()
+            sent = session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
+                # Through a tunnel the proxy's headers would reach the server.
+                headers=_shared_names(request.wire_headers() | ({} if is_tunnelled else self._proxy_headers)),
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers if is_tunnelled else None,
+                timeout=_limits(request.timeouts.connect),
+            )
+            response = await timer.limit(remaining, sent)
+        except BaseException as error:
+            clear_locals(error, handled)
+            if not isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
+                raise
             forget_headers(error)
             if is_limit(error):
                 raise deadlines.expired(phase) from error
@@ -73,26 +90,6 @@ class AiohttpTransport:
         if session is not None and isinstance(session.connector, Connector):
             session.connector.disown()
             _parents.append((keeper, session))
-
-    async def _send(self, request: WireRequest) -> aiohttp.ClientResponse:
-        body, is_tunnelled = request.body, request.url.startswith("https://")
-        handled = sys.exc_info()[1]
-        try:
-            session = await self._opened_session()
-            return await session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                data=body if body is None or len(body) < LARGE_BODY else io.BytesIO(body),
-                # Through a tunnel the proxy's headers would reach the server.
-                headers=_shared_names(request.wire_headers() | ({} if is_tunnelled else self._proxy_headers)),
-                allow_redirects=False,
-                proxy=self._proxy,
-                proxy_headers=self._proxy_headers if is_tunnelled else None,
-                timeout=_limits(request.timeouts.connect),
-            )
-        except BaseException as error:
-            clear_locals(error, handled)
-            raise
 
     async def _opened_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()

@@ -83,10 +83,13 @@ class Urllib3Transport:
 
     def _send(self, request: WireRequest, seconds: float) -> BaseHTTPResponse:
         """Send a request through the server's pool, or through the manager if there is a proxy."""
-        handled = sys.exc_info()[1]
+        server, handled = server_of(request.url), sys.exc_info()[1]
         try:
             if self._manager.proxy is None:
-                return self._pool(server_of(request.url)).send(request, seconds)
+                pool = self._pools.get(server)
+                if pool is None:
+                    pool = self._pools[server] = cast("Pool", self._manager.connection_from_url(server))
+                return pool.send(request, request.wire_headers(), seconds)
             return self._manager.urlopen(
                 request.method,
                 request.url,
@@ -102,13 +105,6 @@ class Urllib3Transport:
 
             clear_locals(error, handled)
             raise
-
-    def _pool(self, server: str) -> Pool:
-        """Return the pool of a server, which is looked up once, because that takes longer than a request."""
-        pool = self._pools.get(server)
-        if pool is None:
-            pool = self._pools[server] = cast("Pool", self._manager.connection_from_url(server))
-        return pool
 
 
 class Urllib3Response:

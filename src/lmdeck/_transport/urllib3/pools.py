@@ -219,7 +219,7 @@ class Pool(HTTPConnectionPool):
 
     ConnectionCls = PooledConnection
 
-    def send(self, request: WireRequest, seconds: float) -> HTTPResponse:
+    def send(self, request: WireRequest, headers: Mapping[str, str], seconds: float) -> HTTPResponse:
         """Send a request without a proxy, and wait for the head of its answer.
 
         `urlopen` takes a third longer, because it also handles proxies, redirects and retries.
@@ -229,7 +229,7 @@ class Pool(HTTPConnectionPool):
             connection.timeout, connection.sent_within = min(request.timeouts.connect, seconds), seconds
             self._validate_conn(connection)
             try:
-                connection.request(request.method, _target(request.url), request.body, request.wire_headers())
+                connection.request(request.method, _target(request.url), request.body, headers)
             except OSError as error:
                 if error.errno not in CLOSED_EARLY:
                     raise
