@@ -31,7 +31,10 @@ class ServerSentEvent(Struct, frozen=True, gc=False):
 class SSEDecoder:
     """A decoder of the bytes of a stream into events; a read may end anywhere."""
 
-    __slots__ = ("_at_start", "_data", "_data_bytes", "_event", "_last_was_cr", "_limits", "_partial", "_partial_bytes")
+    __slots__ = (
+        "_at_start", "_data", "_data_bytes", "_event", "_last_was_cr", "_limits", "_partial", "_partial_bytes",
+        "is_between_events",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -42,6 +45,7 @@ class SSEDecoder:
         self._event = ""
         self._last_was_cr = False
         self._at_start = True
+        self.is_between_events = False  # whether the next bytes begin an event, which is asked at each read
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Read some bytes and return the events that they complete.
@@ -53,6 +57,7 @@ class SSEDecoder:
             line = data[EVENT_DATA]  # at the pace of a model, a read is one event of one line
             if LF not in line and CR not in line:
                 return [ServerSentEvent(line)]
+        self.is_between_events = False
         if self._last_was_cr and data:
             self._last_was_cr = False
             data = data.removeprefix(b"\n")
@@ -74,12 +79,9 @@ class SSEDecoder:
             self._at_start = False
         if rest:
             self._add_partial(rest)
-        return self._read(lines)
-
-    @property
-    def is_between_events(self) -> bool:
-        """Whether the next bytes begin an event."""
-        return not (self._partial or self._data or self._event or self._last_was_cr or self._at_start)
+        events = self._read(lines)
+        self.is_between_events = not (rest or self._data or self._event or self._last_was_cr)
+        return events
 
     def finish(self) -> list[ServerSentEvent]:
         """Return the last event if only its blank line is missing, as with some servers.
