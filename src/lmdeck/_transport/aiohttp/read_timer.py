@@ -66,7 +66,7 @@ class ReadTimer:
         return self._wait_ends_at <= self._loop.time()
 
     def end(self) -> None:
-        """Limit nothing more; release the timer and `when_over`, whose owner usually refers to this object."""
+        """Release the timer and `when_over`, whose owner usually refers to this object."""
         self.when_over = _ignore
         self._cancel()
 
