@@ -49,6 +49,7 @@ _EXCEPTIONS = late_pattern(r"\b([A-Z]\w{0,60}?)(?:Error|Exception)\b(?! -)")  # 
 _EVENT_FIELDS = late_pattern(r"^(?:event: ?\w*|data:)\s*", re.MULTILINE)  # a server-sent event as a body
 _DOCUMENT = late_pattern(r"<(?:!doctype html|html)\b", re.IGNORECASE)
 _PAGE = late_pattern(r"<(?:\?xml|!--|(?:!doctype|html|head|body|title|center|h1)\b)", re.IGNORECASE)
+_OF_REQUEST = late_pattern(r"\b(?:received|got|value|input|part|result|arguments)\W*$", re.IGNORECASE)
 _CUT_MESSAGE = late_pattern(r'"(?:error|message|detail|msg|title|reason)"\s*:\s*"((?:[^"\\]|\\.)*)("?)')
 
 
@@ -150,6 +151,8 @@ def _embedded(text: str) -> tuple[str, object] | None:
     """Return a sentence and the error or issues quoted after it, or None."""
     for opener in itertools.islice(_OPENERS.finditer(text), NESTING_LIMIT):
         start = opener.start()
+        if _OF_REQUEST.search(text[:start]):
+            return None  # a validation message quotes what it was sent
         value = _literal(text, start)
         first = value[0] if isinstance(value, list) and value else value
         if isinstance(first, Mapping) and _first_of(_fields(first), QUOTED_FIELDS):

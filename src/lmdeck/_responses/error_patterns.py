@@ -47,7 +47,8 @@ UNREACHABLE = (
     r"\b(?:ECONN(?:REFUSED|RESET|ABORTED)|EHOSTUNREACH|EPIPE)\b|\bsocket hang up\b|\bproxy error\b|\bbad gateway\b"
     r"|\bconnection (?:error|refused|reset|failure|aborted)\b"
     r"|\b(?:failed|unable|could not|couldn't|cannot|can't)(?: to)? (?:connect|reach|resolve|establish (?:a )?connection)\b"
-    r"|\bupstream (?:connect|server|prematurely)|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
+    r"|\bconnection attempts? failed\b|\bupstream (?:connect|server|prematurely)"
+    r"|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
 PREDICTING = r"error in (?:predict\w*|iterating prediction stream)"  # the MLX engine
 # The engine failed during an answer.
@@ -90,10 +91,18 @@ UNPARSED_CALL = (
     r"peg-native",
     r"does not match the expected .{0,40}format",
 )
+GPU_EVENT = r"errors?|failed|failure|lost|hang|not found|timeout|timed out|unavailable|not supported|could not"
 # The server does not know the answer that a request continues.
 FORGOTTEN = (
     r"\b(previous.?response\w*|stored response|resp_\w+)\b.{0,120}\b(not found|unknown|expired|deleted|(does )?not exist)",
     r"\b(find|no|unknown|invalid|expired)\b.{0,60}\b(previous.?response|stored response|resp_\w+)",
+)
+# A GPU, its driver, or the engine's build for it.
+GPU_FAILED = (
+    r"device ?lost\b",
+    r"\billegal (memory access|instruction)",
+    in_order(r"cuda|rocm|hip|vulkan|sycl|opencl|metal|gpu|graphics", GPU_EVENT),
+    r"\b(no|unsupported) (gpu|graphics card|compute capability)\b",
 )
 OUT_OF_MEMORY = (
     r"out ?of ?(?:\w+ ?)?memory|\b(?:free|find|reserve|allocate) enough (?:\w+ )?memory|\bbad_alloc\b|\bcudamalloc failed"
@@ -122,6 +131,7 @@ MEDIA = r"(?:input_)?(?:image|vision|audio|video|multimodal)(?:_url| input| cont
 UNREAD_MEDIA = (
     r"(?:failed|unable) to (?:get|find|load|decode|encode|process|preprocess|download|fetch) "
     r"(?:the |this |loaded )?(?:image|audio|video)"
+    r"|\b(?:broken|corrupt\w*|truncated|incomplete)\b.{0,40}\b(?:image|audio|video)\b|\bcannot identify image"
 )
 MODEL = r"models?|(?:inference |llm |lm )?engine|runner|runtime|backend|llama-server|weights|mlx|llm"
 PROCESS = (
@@ -138,8 +148,8 @@ PLUGIN = AnyPattern(
     r"\bplugin process\b",
     r"(load|start|connect to|find|unknown) (the )?plugin\b",
     r"\bplugin\b.{0,60}\b(not (found|installed|running|available)|failed|disabled|timed out)\b",
-    r"\bmcp (error|bridge|server url)\b",
 )
+MCP = AnyPattern(r"\bmcp (error|bridge|server url)\b")
 
 # The order matters: a crash caused by a full context names the context, a load that runs out of memory names the model.
 PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
@@ -166,6 +176,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         AuthenticationError,
     ),
     (PLUGIN, InvalidRequestError),
+    (MCP, InvalidRequestError),
     (
         AnyPattern(
             r"trying to keep the first \d+ tokens",
@@ -265,7 +276,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
     (
         AnyPattern(
             r"(?<!')\bcrashed\b(?!')",
-            in_order("model", "(is|was|has been|got) unloaded", within=120),
+            in_order("model", "(is|was|has been|got) (unloaded|evicted|ejected)", within=120),
             r"model (un|re)loaded",
             r"model is shut ?down",
             r"channel error",

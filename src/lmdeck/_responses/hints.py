@@ -13,6 +13,7 @@ from lmdeck._responses.error_patterns import (
     DAMAGED_FILE,
     ENGINE_FAILED,
     FORGOTTEN,
+    GPU_FAILED,
     GRAMMAR_ERRORS,
     LOADING,
     MEDIA,
@@ -50,6 +51,7 @@ UNEXPLAINED = "The server does not say what is wrong: look at its log, and compa
 EMBEDDING_MODEL = (
     "Load a model that `lmdeck models` shows as `embedding`: one that is shown as `llm` is refused (bug tracker #1908)."
 )
+GPU = "The GPU or its driver failed: update the driver or the engine's runtime, or lower the model's GPU offload."
 NO_VISION = "Choose a vision model, which accepts images: `lmdeck models` shows those as `vlm`; or remove the images."
 
 # The first pattern found in "param: message" determines the hint.
@@ -165,7 +167,6 @@ HINTS: list[tuple[AnyPattern, str]] = [
         AnyPattern(r"tool call ids? (should|must)", r"\btool_call_id\b.{0,40}\b(must|should|invalid)"),
         "The model's template demands ids of tool calls in the form that the message names: use such ids in the history.",
     ),
-    (PLUGIN, TYPES["plugin_connection_error"][1]),
     (
         AnyPattern(r"\bserver_url\b"),
         'Add a `server_url` to the MCP tool; a server of mcp.json is used by `lm.conversation(integrations=["mcp/name"])`.',
@@ -174,6 +175,11 @@ HINTS: list[tuple[AnyPattern, str]] = [
         AnyPattern(r"permission denied to use", r"local (mcp|integrations?)\b.{0,80}(permission|not allowed|disabled)"),
         "Allow local MCP servers in the server's settings, and give the API token permission to use them.",
     ),
+    (
+        AnyPattern(r"\bplugin\b.{0,60}\bnot allowed\b"),
+        "Allow the plugin for this API token in the server's settings, or leave it out of `integrations`.",
+    ),
+    (PLUGIN, TYPES["plugin_connection_error"][1]),
     (
         AnyPattern(r"\b(token|key)\b.{0,80}\b(permission|scope|not allowed)", r"\bpermission\b.{0,80}\b(token|key)\b"),
         "Give the API token this permission in the server's settings, or use a token that has it.",
@@ -268,7 +274,14 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Remove `draft_model` (speculative decoding), or choose a draft model of the same family and vocabulary.",
     ),
     (
-        AnyPattern(r"prediction history node", r"not found in shard"),
+        AnyPattern(
+            r"prediction history node",
+            r"not found in shard",
+            about(
+                r"stored (?:response|answer)s?",
+                r"(?:could not|cannot|failed to|unable to) (?:be )?(?:read|parse|open|load)",
+            ),
+        ),
         DAMAGED,
     ),
     (
@@ -376,10 +389,8 @@ SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
         "The engine ran out of memory: shorten the prompt, load the model with a smaller context length, or unload others.",
     ),
     (
-        AnyPattern(
-            r"device ?lost\b", r"\billegal (memory access|instruction)", r"\bcuda error\b", r"\bgpu (hang|lost|timeout)"
-        ),
-        "The GPU or its driver failed: update the driver or the runtime, or lower the model's GPU offload.",
+        AnyPattern(*GPU_FAILED),
+        GPU,
     ),
     (
         AnyPattern(r"unexpected empty grammar stack"),
@@ -449,6 +460,10 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         (
             AnyPattern(TIMED_OUT),
             "Loading took longer than the server allows: load the model first, from a faster disk, or choose a smaller one.",
+        ),
+        (
+            AnyPattern(*GPU_FAILED),
+            GPU,
         ),
         (
             AnyPattern(r"before becoming healthy", r"snapshot of system resources"),

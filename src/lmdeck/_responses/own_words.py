@@ -20,7 +20,7 @@ _OPENERS = late_pattern(r'[\[{](?=[\s{\[]*")')
 # What llama.cpp appends to its message, and pydantic to each issue.
 _APPENDED = late_pattern(r"; (?:messages|tools) = [\[{].*|\binput_value=.*?(?=, input_type=|\]\s|\]?$)", re.DOTALL)
 _QUOTATION = late_pattern(r"(?<![\w'\"`])(['\"`])(?=[^\s'\"`])(?:(?!\1)[^\n]|\1(?=\w)){1,400}?\1(?!\w)")
-# A validation message names fields and values; in a message about a failure, a quotation is the cause.
+# A validation message names fields and values; in a message about a failure, a quotation is the cause. "Error:" may precede.
 _VALIDATES = late_pattern(
     r"\b(?:invalid|unrecogni[sz]ed|unexpected|unknown|unsupported|expected|duplicate|missing|not valid|not an? valid"
     r"|not (?:allowed|permitted|supported|one of)"
@@ -28,7 +28,8 @@ _VALIDATES = late_pattern(
     re.IGNORECASE,
 )
 _FAILS = late_pattern(
-    r"(?<!validation )\berrors?\b|(?<!json)exception\b|\b(?:failed|failure|rendering|crash\w*|unable|could ?n[o']t|exited)\b",
+    r"(?<!validation )(?<!^)(?<!^\[server )\berrors?\b|(?<!json)exception\b"
+    r"|\b(?:failed(?! to (?:parse|validate)\b)|failure|rendering|crash\w*|unable|could ?n[o']t|exited)\b",
     re.IGNORECASE,
 )
 
