@@ -19,6 +19,7 @@ from msgspec import Struct
 from lmdeck._late_patterns import late_pattern
 from lmdeck._responses.error_patterns import STATUS_NAMES
 from lmdeck._responses.json_bodies import TEXT_CHARS, without_tags
+from lmdeck._responses.own_words import own_words
 from lmdeck.errors import describe
 
 __all__ = ["RETURNED", "ErrorInfo", "read_error"]
@@ -73,9 +74,10 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
         for word in (self.code, self.type):
             if word and (named := _status_of_name(word)):
                 return named
-        if returned := RETURNED.search(self.message):
+        words = own_words(self.message)
+        if returned := RETURNED.search(words):
             return int(returned[1] or returned[2])
-        exceptions = (_status_of_name(found[1]) for found in _EXCEPTIONS.finditer(self.message))
+        exceptions = (_status_of_name(found[1]) for found in _EXCEPTIONS.finditer(words))
         return next((status for status in exceptions if status), None)
 
 
@@ -273,4 +275,5 @@ def _issue(issue: object) -> str:
 def _page_start(text: str) -> int | None:
     """Return where a web page starts, or None; only a whole document may follow a sentence."""
     found = _PAGE.match(text.lstrip()) or _DOCUMENT.search(text[:TEXT_CHARS])
-    return None if found is None else text.index(found[0])
+    start = None if found is None else text.index(found[0])
+    return None if start and _OF_REQUEST.search(text[:start]) else start

@@ -33,6 +33,7 @@ DAMAGED_FILE = (
     in_order(DAMAGED, FILE, within=20),
     r"\b(missing tensor|tensors expected but|must be downloaded again|in model file)\b",
     r"\b(missing|received) \d+ parameters\b",  # MLX
+    in_order(FILE, r"unsupported (?:version|format|type|quantization)", within=80),
     r"\b(invalid|bad) (\w+ )?magic\b",
     in_order(
         "failed to (?:read|open|map|parse)",
@@ -143,7 +144,11 @@ TIMED_OUT = r"time(?:d[ -]?)?[ -]?out"
 STARTS = r"load\w*|start\w*|launch\w*|initiali\w*|ready|healthy|become available"
 COULD_NOT = r"failed|unable|could not|couldn't|cannot|can't"
 # The sides of an image are too short or too unequal for the model (mlx-engine #153).
-UNFIT_IMAGE = (r"\bheight:\d+ (and|or) width:\d+ must be\b", r"\baspect ratio must be\b")
+UNFIT_IMAGE = (
+    r"\bimage\b.{0,40}\b(too small|minimum)\b",
+    r"\bheight:\d+ (and|or) width:\d+ must be\b",
+    r"\baspect ratio must be\b",
+)
 PLUGIN = AnyPattern(
     r"\bplugin process\b",
     r"(load|start|connect to|find|unknown) (the )?plugin\b",
@@ -386,16 +391,19 @@ MISSING = (
     r"|(?:doesn't|isn't|don't|aren't) (?:exist|available|found|known)"
     r"|could(?: not|n't) be (?:found|identified|resolved|located)|no longer (?:available|exists)"
 )
+CONCURRENT = r"\b(?:max|maximum|too many|limit of)\b[^.\n]{0,30}\b(?:concurrent|parallel|simultaneous|pending|queued)\b"
 BROAD: list[tuple[AnyPattern, type[APIError]]] = [
     (
         AnyPattern(
             r"\brate[ -]?limit",
             r"\bqueue (is )?full\b",
+            CONCURRENT,
             r"\btoo many (\w+ )?requests",
             r"\b(tokens?|requests?) per (min|minute|hour|day)\b",
         ),
         RateLimitError,
     ),
+    (AnyPattern(r"\bis (?:currently |too )?(?:busy|overloaded)\b"), ServerError),
     (
         AnyPattern(
             about(

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmdeck._responses.any_pattern import AnyPattern, about, in_order
 from lmdeck._responses.error_patterns import (
+    CONCURRENT,
     DAMAGED_FILE,
     ENGINE_FAILED,
     FORGOTTEN,
@@ -19,6 +20,7 @@ from lmdeck._responses.error_patterns import (
     MEDIA,
     NOT_USABLE,
     OUT_OF_MEMORY,
+    OUTPUT_LIMIT,
     PLUGIN,
     SCHEMA_REFUSED,
     TIMED_OUT,
@@ -95,12 +97,12 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Update LM Studio: this version fails on images (bug tracker #1132).",
     ),
     (
-        AnyPattern(r"\bpixels?\b", r"image.{0,40}\b(too (large|big)|exceeds?)\b"),
-        "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
-    ),
-    (
         AnyPattern(*UNFIT_IMAGE),
         "Send a larger image, or one whose sides differ less: the model cannot divide this one into patches.",
+    ),
+    (
+        AnyPattern(r"\bpixels?\b", r"image.{0,40}\b(too (large|big)|exceeds?)\b"),
+        "Send a smaller image: LM Studio accepts up to 5120 × 5120 pixels (bug tracker #2003).",
     ),
     (
         AnyPattern(r"image features and image tokens"),
@@ -319,7 +321,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
             r"\blast message must be\b",
             r"unexpected (role|`?tool_use_id`?)",
             r"got system\b",
-            r"\bsystem role\b.{0,20}\bnot supported",
+            about(r"system (?:role|message|prompt)s?", r"not support(?:ed)?|unsupported|not allowed"),
             r"roles are supported",
             r"assistant (messages|response prefill)\b",
         ),
@@ -343,7 +345,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         "Leave the reasoning items out of `input`: the server cannot read those of an earlier answer.",
     ),
     (
-        AnyPattern(r"\bmodel\b.{0,120}\balready (exists|loaded)\b"),
+        AnyPattern(r"\b(model|instance|identifier)\b.{0,120}\balready (exists|loaded|in use|running|taken)\b"),
         "The model is loaded: use it (`lmdeck models` lists its instances), or unload it first.",
     ),
     (
@@ -420,7 +422,7 @@ SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
         AnyPattern(
             r"\bno slots?\b",
             r"\b(busy|overloaded|at capacity|queue is full|queue full)\b",
-            r"\b(too many|maximum|max) (pending|parallel|concurrent|queued)\b",
+            CONCURRENT,
         ),
         "The server is busy: send fewer requests at once, or increase the number that it answers in parallel.",
     ),
@@ -487,6 +489,10 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
             ),
             "Install or update the runtime of the model's format in the server's settings (LM Studio: `lms runtime get`).",
         ),
+        (
+            AnyPattern(r"\w{4}.{12}"),
+            "Look at the server's log; free memory, choose a smaller model or context length, or update the engine's runtime.",
+        ),
     ],
     InvalidRequestError: [
         (
@@ -533,6 +539,14 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         (
             AnyPattern(r"\b(messages?|content|roles?|assistant)\b"),
             "Correct the message that the error names: each needs a role, and content that is not empty.",
+        ),
+        (
+            AnyPattern(rf"\b(?:{OUTPUT_LIMIT})\b"),
+            "Set `max_tokens` within the limits that the message names.",
+        ),
+        (
+            AnyPattern(r"\b(invalid|malformed|not valid) json\b", r"\bjson (parse|parser|syntax|decod)"),
+            "The body did not arrive as it was sent: look at what the proxy before the server changes.",
         ),
         (
             AnyPattern(
