@@ -366,6 +366,7 @@ def test_reasoning_that_used_up_the_budget_is_reported(delta: dict[str, Any], fi
         ({"reasoning_content": "Hm."}, "stop", ["reasoning_only"]),
         ({"reasoning_content": "Hm.", "content": " \n"}, "stop", ["reasoning_only"]),
         ({"reasoning_content": "Hm."}, "tool_calls", ["tool_call_missing"]),
+        ({"content": "<think>Hm."}, "stop", ["reasoning_unclosed"]),
         ({"reasoning_content": "Hm.", "content": "So"}, "stop", []),
     ],
 )

@@ -434,7 +434,7 @@ class ChatAssembler:
         if reply.reasoning and not has_answer:
             if self._finish_reason == "length":
                 self._note_once("reasoning_used_budget", REASONING_USED_BUDGET)
-            elif not missing:
+            elif not (missing or any(problem.code == "reasoning_unclosed" for problem in reply.problems)):
                 self._note_once("reasoning_only", REASONING_ONLY)
         if missing:
             self._note_once("tool_call_missing", missing)
