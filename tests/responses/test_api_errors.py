@@ -317,6 +317,13 @@ def test_last_of_all_the_status_decides(status: int, kind: type[APIError]) -> No
     assert type(api_error(status, b"")) is kind
 
 
+def test_a_gateway_status_has_a_hint_though_its_message_says_nothing() -> None:
+    """A JSON body with status 502 or 504 usually comes from a proxy."""
+    assert "could not reach" in api_error(502, {"error": "It broke"}).hint
+    assert "timed out" in api_error(504, {"error": "It broke"}).hint
+    assert api_error(500, {"error": "It broke"}).hint == ServerError.default_hint
+
+
 def test_the_models_that_are_there_are_listed() -> None:
     """LM Studio names them below its message."""
     error = api_error(404, {"error": {"message": MODELS, "code": "model_not_found", "param": "model"}})
@@ -427,6 +434,14 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("Reasoning effort 'xhigh' is not supported by this model", "level"),
         ("No Database connected", "database"),
         ("ROCm error: invalid device function", "driver"),
+        ("Cannot use tools with this model: its prompt template has no support for tools", "trained for tools"),
+        ("Model 'x' requires LM Studio 0.4.25 or newer", "Update the server"),
+        ('think value "ultra" is not supported for this model', "level"),
+        ("OpenAIException - Invalid value for metadata.note: 'Budget has been exceeded!'", "Correct the field"),
+        (
+            "X - <html><head><title>504 Gateway Time-out</title></head><body>504 Gateway Time-out</body></html>",
+            "timed out",
+        ),
         ("Failed to load model. Model file x.gguf has unsupported version 4", "update the runtime"),
         ("Failed to load model: something odd happened", "log"),
         ("Image is too small: 4x4 pixels, the minimum is 28x28", "larger image"),

@@ -31,7 +31,7 @@ from lmdeck._responses.hints import EMBEDDING_MODEL, hint_for_message, hint_for_
 from lmdeck._responses.json_bodies import TEXT_CHARS, decoded_or_text
 from lmdeck._responses.overflow_counts import overflow_counts
 from lmdeck._responses.own_words import own_words, without_values
-from lmdeck._responses.proxy_pages import proxy_hint
+from lmdeck._responses.proxy_pages import gateway_hint, proxy_hint
 from lmdeck._secret import redact_url
 from lmdeck.errors import (
     APIError,
@@ -168,11 +168,11 @@ def _hint(info: ErrorInfo, status: int, kind: type[APIError]) -> str | None:
     """Return a hint that is more specific than that of the class, or None."""
     if info.type in TYPES:
         return TYPES[info.type][1]
-    proxy = proxy_hint(status, is_page=info.is_page, is_bare=info.is_bare)
+    proxy = proxy_hint(info.page_status or status, is_page=info.is_page, is_bare=info.is_bare)
     if info.is_page:
         return proxy
     message = without_values(_with_param(info, always=True))
-    return hint_for_message(message) or proxy or hint_for_topic(message, kind)
+    return hint_for_message(message) or proxy or hint_for_topic(message, kind) or gateway_hint(status, kind)
 
 
 def _endpoint_hint(kind: type[APIError], path: str) -> str | None:

@@ -67,6 +67,12 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     is_bare: bool = False  # whether the body is not JSON
 
     @property
+    def page_status(self) -> int | None:
+        """The HTTP status that a quoted web page names, or None."""
+        returned = RETURNED.search(self.message) if self.is_page else None
+        return int(returned[1] or returned[2]) if returned else None
+
+    @property
     def status(self) -> int | None:
         """The HTTP status named by code, type or message, or None."""
         if self.code and re.fullmatch(r"[45]\d\d", self.code):

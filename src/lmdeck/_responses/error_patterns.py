@@ -48,7 +48,7 @@ UNREACHABLE = (
     r"\b(?:ECONN(?:REFUSED|RESET|ABORTED)|EHOSTUNREACH|EPIPE)\b|\bsocket hang up\b|\bproxy error\b|\bbad gateway\b"
     r"|\bconnection (?:error|refused|reset|failure|aborted)\b"
     r"|\b(?:failed|unable|could not|couldn't|cannot|can't)(?: to)? (?:connect|reach|resolve|establish (?:a )?connection)\b"
-    r"|\bconnection attempts? failed\b|\bupstream (?:connect|server|prematurely)"
+    r"|\bconnection attempts? failed\b|\bupstream (?:connect|server|prematurely|unavailable|unreachable|failed)"
     r"|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
 PREDICTING = r"error in (?:predict\w*|iterating prediction stream)"  # the MLX engine
@@ -347,7 +347,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
             r"no router for requested model", r"could not find real modelid",  # llama-swap
             r"\bmodel\b.{0,200}\b(still|being|currently) download(ed|ing)",
             r"\brepository not found\b",  # mlx_lm.server, which loads from Hugging Face
-            r"(cannot|can't|could not|couldn't|unable to) find (the )?model\b", r"\bmodel does(n't| not) exist",
+            r"(cannot|can't|could not|couldn't|unable to) find (the |an? |any )?model\b", r"\bmodel does(n't| not) exist",
             r"model .{0,200} (does not exist|was not found)"), ModelNotFoundError),
 ]  # fmt: skip
 CODES: dict[str, type[APIError]] = {

@@ -253,6 +253,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
         AnyPattern(
             r"\b(no longer compatible|not compatible|incompatible) with (your|this|the) version",
             r"\b(requires? (an? )?(newer|later|more recent)|incompatible) version\b",
+            r"\brequires?\b[^\n]{0,40}\d[\d.]* or (newer|later|above|higher)\b",
         ),
         "Update the server, or download the model again: the two do not fit each other.",
     ),
@@ -267,7 +268,7 @@ HINTS: list[tuple[AnyPattern, str]] = [
     (
         AnyPattern(
             r"not (support|expose|have) (thinking|reasoning)",
-            r"(thinking|reasoning)\b[^.\n]{0,40}\b(not supported|cannot be|only supported)",
+            r"(think\w*|reasoning)\b[^.\n]{0,40}\b(not supported|cannot be|only supported)",
         ),
         "Omit `reasoning`, use a level that the model has, or choose a reasoning model.",
     ),
@@ -295,7 +296,11 @@ HINTS: list[tuple[AnyPattern, str]] = [
         str(ContextLengthError.default_hint),
     ),
     (
-        AnyPattern(r"not support (tool use|tools|function calling)", r"tool (use|calling) is not supported"),
+        AnyPattern(
+            r"not support (tool use|tools|function calling)",
+            r"tool (use|calling) is not supported",
+            r"\bno (support for tools?|tool support)\b|\buse tools with (this|the) model",
+        ),
         "Use a model trained for tools, or omit the tools.",
     ),
     (

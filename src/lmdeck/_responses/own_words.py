@@ -28,7 +28,7 @@ _VALIDATES = late_pattern(
     re.IGNORECASE,
 )
 _FAILS = late_pattern(
-    r"(?<!validation )(?<!^)(?<!^\[server )\berrors?\b|(?<!json)exception\b"
+    r"(?<!validation )(?<!^)(?<!^\[server )\berrors?\b|(?<!json)exception\b(?! -)"
     r"|\b(?:failed(?! to (?:parse|validate)\b)|failure|rendering|crash\w*|unable|could ?n[o']t|exited)\b",
     re.IGNORECASE,
 )

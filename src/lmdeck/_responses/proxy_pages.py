@@ -5,6 +5,8 @@ nginx, Cloudflare and load balancers answer with a web page instead of JSON.
 
 from __future__ import annotations
 
+from lmdeck.errors import LMStudioError, ServerError
+
 NO_UPSTREAM = "The proxy or server that answered could not reach its server or engine: check that this one runs."
 TIMED_OUT = (
     "A proxy timed out waiting for the answer: stream it, so that it starts early, or increase the proxy's timeout "
@@ -41,3 +43,8 @@ def proxy_hint(status: int, *, is_page: bool, is_bare: bool) -> str | None:
     if is_page or status in PROXY_STATUSES:
         return PAGES.get(status, OTHER_PAGE)
     return PAGES[status] if is_bare and status in GATEWAY_STATUSES else None
+
+
+def gateway_hint(status: int, kind: type[LMStudioError]) -> str | None:
+    """Return the hint for a gateway's status whose message says nothing, or None."""
+    return PAGES[status] if kind is ServerError and status in {502, 504} else None
