@@ -157,7 +157,7 @@ class ChatReader:
             body = self._whole_body()
             completion = self._decode_body(body)
             self._assembler.feed(completion, chunks)
-            if any(choice.message is not None for choice in completion.choices or ()):
+            if completion.choices and completion.choices[0].message is not None:
                 self._assembler.end()  # a message in one body is whole; some servers send no finish reason with it
             if self._observe is not None:
                 self._observe(body, chunks)
