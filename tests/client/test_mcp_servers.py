@@ -36,7 +36,7 @@ from lmdeck import (
     ToolServerLost,
 )
 from lmdeck.testing import FakeLMStudio
-from loopback import PATIENCE, Loopback, Request, Step, json_answer, text_answer
+from loopback import HANG, PATIENCE, Loopback, Request, Step, json_answer, text_answer
 from ports import free_port
 
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
@@ -659,6 +659,88 @@ def test_a_block_that_is_left_while_its_server_starts_again(tmp_path: Path, is_a
         leave()
     assert len(pids()) == 2
     until(lambda: not any(map(_is_running, pids())))
+
+
+@BOTH
+def test_a_server_that_does_not_answer_the_end_of_its_session(monkeypatch: pytest.MonkeyPatch, is_async: bool) -> None:
+    """The block does not wait for it until the limit of closing, and nothing is raised."""
+    monkeypatch.setattr("lmdeck._client.mcp_connection.CLOSING_SECONDS", 100 * PATIENCE)
+    monkeypatch.setattr("lmdeck._client.mcp_connection.FAREWELL_SECONDS", 0.1)
+    with Loopback(lambda request: [HANG] if request.method == "DELETE" else http_answer(request)) as server:
+        by_hand(MCPTools(server.url), lambda _: None, is_async=is_async)
+        assert [request.method for request in server.requests].count("DELETE") == 1
+
+
+STUBBORN = """
+import json, os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), file=open(sys.argv[1], "w"), flush=True)
+for line in sys.stdin:
+    message = json.loads(line)
+    result = {"tools": []}
+    if message["method"] == "initialize":
+        about = {"name": "stubborn", "version": "1"}
+        result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": about}
+    if "id" in message:
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+while True:
+    time.sleep(1)
+"""
+LEAVE = """
+import asyncio, os, signal, sys, threading
+from lmdeck import MCPTools
+how, *args = sys.argv[1:]
+tools = MCPTools(command=sys.executable, args=["-c", *args])
+
+def press() -> None:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+async def main() -> None:
+    async with tools:
+        press()
+
+def sync() -> None:
+    with tools:
+        press()
+
+try:
+    asyncio.run(main()) if how == "async" else sync()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@BOTH
+def test_ctrl_c_while_a_block_is_left_ends_its_server(tmp_path: Path, is_async: bool) -> None:
+    """A server that neither the end of its input nor SIGTERM ends is killed, and the program ends by the signal."""
+    number = tmp_path / "pid"
+    how = "async" if is_async else "sync"
+    command = [sys.executable, "-c", LEAVE, how, STUBBORN, str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False)
+    assert (done.stderr, done.stdout) == ("", "interrupted\n")
+    until(lambda: not _is_running(int(number.read_text())))
+
+
+async def test_a_cancelled_block_ends_its_server(tmp_path: Path) -> None:
+    """Also if it is cancelled while it connects or is left."""
+    number = tmp_path / "pid"
+    tools = MCPTools(command=sys.executable, args=["-c", STUBBORN, str(number)])
+    async with tools:
+        leaving = asyncio.create_task(tools.__aexit__(None, None, None))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await asyncio.to_thread(until, lambda: not _is_running(int(number.read_text())))
+    number.unlink()
+    connecting = asyncio.create_task(
+        MCPTools(command="sh", args=["-c", f"trap '' TERM; echo $$ > {number}; sleep 97532"]).__aenter__()
+    )
+    await asyncio.to_thread(until, lambda: number.exists() and number.read_text().strip() != "")
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await asyncio.to_thread(until, lambda: not _is_running(int(number.read_text())))
 
 
 @BOTH

@@ -454,3 +454,25 @@ def test_ctrl_c_ends_a_blocked_call(how: str, name: str) -> None:
             server.connection().wait_left()
             out, err = child.communicate(timeout=PATIENCE)
     assert (out.split("\n")[-2:], err, child.returncode) == (["Hello.", ""], "", 0)
+
+
+LEFT = """
+import asyncio, sys
+from lmdeck import AsyncLMStudio
+
+async def main():
+    chat = AsyncLMStudio(base_url=sys.argv[1], model="m").chat().user("x")
+    async for _ in chat.run_stream() if sys.argv[2] == "run" else chat.stream():
+        break
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("what", ["stream", "run"])
+def test_a_left_loop_of_a_client_that_is_never_closed_says_nothing(what: str) -> None:
+    """Their connection is closed at the end of the event loop, in Python's development mode, too."""
+    with Loopback(lambda _: FIRST_WORD) as server:
+        command = [sys.executable, "-X", "dev", "-c", LEFT, server.url, what]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False)
+        assert (done.returncode, [line for line in done.stderr.splitlines() if "seconds" not in line]) == (0, [])

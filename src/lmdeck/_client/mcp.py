@@ -85,7 +85,7 @@ class MCPTools:
         with ExitStack() as stack:
             thread = stack.enter_context(LoopThread())
             server = thread.run(self._make_server())
-            stack.callback(lambda: thread.run(server.close()))
+            stack.push(lambda kind, *_: thread.run(_end(server, kind)))
             try:
                 found = thread.run(server.connect())
             except ToolError:
@@ -100,7 +100,7 @@ class MCPTools:
     ) -> None:
         server, stack = self._forget_server(), self._exit
         if server is not None and server.is_of_this_process:
-            stack.close()
+            stack.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -114,8 +114,8 @@ class MCPTools:
         try:
             found = await server.connect()
             self._tools = self._made(found, lambda tool: _async_handler(server, tool))
-        except (ConfigurationError, ToolError):
-            await server.close()  # otherwise the server's process would outlive the loop
+        except BaseException as error:
+            await _end(server, type(error))  # otherwise the server's process would outlive the loop
             raise
         self._server = server
         return self
@@ -125,7 +125,7 @@ class MCPTools:
     ) -> None:
         server = self._forget_server()
         if server is not None and server.is_of_this_process:
-            await server.close()
+            await _end(server, kind)
 
     def _forget_server(self) -> MCPServer | None:
         """Return the server of the block that ends, which a forked process leaves to its parent."""
@@ -192,6 +192,14 @@ def _async_handler(server: MCPServer, tool: ServerTool) -> Callable[..., object]
         return await server.on_its_loop(server.call(tool, arguments, current_report()))
 
     return handler
+
+
+async def _end(server: MCPServer, kind: type[BaseException] | None) -> None:
+    """Close a server whose block ends; at once after Ctrl-C or a cancellation."""
+    if kind is None or issubclass(kind, Exception):
+        await server.close()
+    else:
+        await server.interrupt()
 
 
 def _close_later(stack: ExitStack) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from lmdeck._client.mcp_address import ServerAddress
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 MAX_TOOL_PAGES = 50
 MAX_SSE_EVENT_BYTES = 64 << 20  # an image in base64 is often larger than mcp's own limit, 1 MiB
 CLOSING_SECONDS = 10.0
+ABORT_SECONDS = 0.5  # for a process to end by itself after an interruption, and again after it was killed
+FAREWELL_SECONDS = 1.0  # for the answer to DELETE, which ends a session: MCP specification, "Session Management"
 _LOST_SESSION = re.compile(
     rb"\b(no|not|invalid|unknown|expired|missing)\b[^.]{0,40}\bsession|"
     rb"\bsession\b[^.]{0,40}\b(not|invalid|unknown|expired|missing|required|terminated)\b",
@@ -64,6 +68,7 @@ class Connection:
         self._session_is_lost = False
         self._calls = 0
         self._is_open = False
+        self._process: Any = None  # anyio's, of a server that is a command
 
     @property
     def is_gone(self) -> bool:
@@ -142,13 +147,39 @@ class Connection:
         return read_tool_result(result, name)
 
     async def close(self) -> None:
-        """Close the connection, and wait until the server's process has ended."""
+        """Close the connection, and wait until the server's process has ended; a cancellation kills it."""
         if self._is_open:
             self._closing.set()
         else:
             self._abort()
+        try:
+            await self._wait_for_end(CLOSING_SECONDS)
+        except asyncio.CancelledError:
+            await self.interrupt()
+            raise
+
+    async def interrupt(self) -> None:
+        """Close the connection at once; a process that does not end by itself is killed."""
+        self._abort()
+        try:
+            await self._wait_for_end(ABORT_SECONDS)
+        finally:
+            self._kill()
+        await self._wait_for_end(ABORT_SECONDS)
+
+    async def _wait_for_end(self, seconds: float) -> None:
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
+            await asyncio.wait([self._task], timeout=seconds)
+
+    def _kill(self) -> None:
+        """Kill the server's process, and those that it has started."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            if hasattr(os, "killpg") and os.getpgid(self._process.pid) == self._process.pid:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
 
     def _abort(self) -> None:
         """End the connection, without waiting until the server's process has ended."""
@@ -172,8 +203,7 @@ class Connection:
         answered since.
         """
         self._closing.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=CLOSING_SECONDS)
+        await self._wait_for_end(CLOSING_SECONDS)
         was_refused = self._answered == answered and self._error is not None and _is_refused(self._error)
         return ConnectionLost(self.reason, may_have_started=not was_refused)
 
@@ -232,20 +262,34 @@ class Connection:
                 process = StdioServerParameters(
                     command=address.command, args=list(address.args), env=env, encoding_error_handler="replace"
                 )
-                reading, writing = await stack.enter_async_context(stdio_client(process))
+                connecting = stdio_client(process)
+                reading, writing = await stack.enter_async_context(connecting)
+                self._process = _started_process(connecting)
                 yield _StreamWithEndEvent(reading, self._closing), writing
                 return
             import httpx2  # mcp's own HTTP library
 
             limits = httpx2.Timeout(address.timeout, read=None)  # the call has its own time limit
             client = httpx2.AsyncClient(
-                headers=dict(address.headers), timeout=limits, event_hooks={"response": [self._note_answer]}
-            )
+                headers=dict(address.headers), timeout=limits,
+                event_hooks={"request": [_limit_farewell], "response": [self._note_answer]},
+            )  # fmt: skip
             http = await stack.enter_async_context(client)
             messages = streamable_http_client(
                 str(address.url), http_client=http, max_sse_event_size=MAX_SSE_EVENT_BYTES
             )
             yield await stack.enter_async_context(messages)
+
+
+def _started_process(connecting: Any) -> Any:  # the context manager of a generator; anyio's process or None
+    """Return the process that mcp has started, which it does not tell."""
+    return connecting.gen.ag_frame.f_locals.get("process")
+
+
+async def _limit_farewell(request: httpx2.Request) -> None:
+    """Limit the wait for the answer to DELETE, which changes nothing for the client."""
+    if request.method == "DELETE":
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), FAREWELL_SECONDS)
 
 
 class _StreamWithEndEvent:

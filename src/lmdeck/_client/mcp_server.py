@@ -79,6 +79,11 @@ class MCPServer:
         for connection in (self._connection, *self._retired):
             await connection.close()
 
+    async def interrupt(self) -> None:
+        """Close the connection at once, also if the server does not take part."""
+        self._is_closed = True
+        await asyncio.gather(*(connection.interrupt() for connection in (self._connection, *self._retired)))
+
     async def call(self, tool: ServerTool, arguments: dict[str, Any], report: Report) -> object:
         """Call a tool, and return its text and images.
 

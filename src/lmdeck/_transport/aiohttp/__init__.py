@@ -80,8 +80,9 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        keeper, self._keeper, self._session = self._keeper, None, None
-        if keeper is not None and self._loop is asyncio.get_running_loop():
+        keeper, session, self._keeper, self._session = self._keeper, self._session, None, None
+        if keeper is not None and session is not None and self._loop is asyncio.get_running_loop():
+            await session.close()
             await keeper.aclose()
 
     def after_fork(self) -> None:

@@ -33,7 +33,10 @@ _BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 async def keep_session(
     tls: ssl.SSLContext | None, check_address: CheckAddress | None
 ) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """Yield a session and close it with the generator, which the event loop closes at its end."""
+    """Yield a session and close it with the generator, which the event loop closes at its end.
+
+    Closing does not wait: the loop may not run long enough for that.
+    """
     connector = Connector(
         limit=0,
         keepalive_timeout=IDLE_SECONDS,
@@ -41,7 +44,7 @@ async def keep_session(
         resolver=Resolver(),
         socket_factory=None if check_address is None else partial(_checked_socket, check_address),
     )
-    async with aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
@@ -49,10 +52,14 @@ async def keep_session(
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
         max_headers=MAX_HEADERS,
-    ) as session:
-        # aiohttp would silently repeat a GET or PUT; its own test client turns that off in the same way.
-        session._retry_connection = False  # noqa: SLF001  # there is no public switch
+    )
+    # aiohttp would silently repeat a GET or PUT; its own test client turns that off in the same way.
+    session._retry_connection = False  # noqa: SLF001  # there is no public switch
+    try:
         yield session
+    finally:
+        connector.close_at_once()
+        session.detach()
 
 
 def _checked_socket(check_address: CheckAddress, info: aiohttp.AddrInfoType) -> socket.socket:
@@ -249,6 +256,10 @@ class Connector(aiohttp.TCPConnector):
         if connection is not None and isinstance(connection.protocol, Protocol):
             connection.protocol.is_idle = False
         return connection
+
+    def close_at_once(self) -> None:
+        """Close every connection, without waiting until the server has read what was written."""
+        self._close()
 
     def disown(self) -> None:
         """Leave every connection to the parent process."""
