@@ -364,6 +364,32 @@ def test_images_of_every_kind_are_scaled_down(
     assert image.format == ("JPEG" if kind == "jpeg" else "PNG")
 
 
+@pytest.mark.parametrize(
+    ("options", "size", "fits"),
+    [
+        ({}, (320, 240), True),
+        ({}, (204, 150), True),
+        ({"progressive": True}, (320, 240), False),
+        ({}, (410, 300), False),
+    ],
+    ids=["scaled by the decoder", "halved", "progressive", "too large"],
+)
+def test_a_jpeg_of_more_pixels_than_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch, hello: FakeLMStudio, options: dict[str, Any], size: tuple[int, int], fits: bool
+) -> None:
+    """A photograph of 100 or 200 million pixels is decoded at half its size."""
+    monkeypatch.setattr("lmdeck._requests.images.MAX_PIXELS", 8000)
+    monkeypatch.setattr("lmdeck._requests.image_conversion.MAX_PIXELS", 30_000)
+    big = drawn("jpeg", size, "RGB", **options)
+    if not fits:
+        with lm("http://127.0.0.1:1") as client, pytest.raises(InvalidRequestError, match="more than 30000 pixels"):
+            client.chat().user("What?", images=[big]).send()
+        return
+    image = scaled(hello, big, is_async=False)
+    assert 7000 < image.width * image.height <= 8000
+    assert image.width / image.height == pytest.approx(size[0] / size[1], rel=0.02)
+
+
 def test_scaling_keeps_what_says_how_to_show_an_image(monkeypatch: pytest.MonkeyPatch, hello: FakeLMStudio) -> None:
     """The orientation of a photograph is kept."""
     monkeypatch.setattr("lmdeck._requests.images.MAX_PIXELS", 5000)

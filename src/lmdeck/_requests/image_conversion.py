@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = {"webp": "WebP", "gif": "GIF", "bmp": "BMP"}
-MAX_PIXELS = 50_000_000  # a small file can decompress to more than fits in memory
+MAX_PIXELS = 89_478_485  # Pillow's limit, 358 MB in memory: a small file can decompress to more than fits
+MAX_SCALE = 4  # times that many, if the decoder scales down
 HINT = "Convert it to PNG or JPEG first, and scale it down."
 SCALABLE = {"L", "LA", "RGB", "RGBA"}  # modes whose values can be interpolated
 
@@ -49,8 +50,9 @@ def scaled_down(data: bytes, kind: str, max_pixels: int) -> bytes:
     with _opened(data, kind) as image:
         factor = sqrt(max_pixels / (image.width * image.height))
         size = max(int(image.width * factor), 1), max(int(image.height * factor), 1)
-        image.draft(None, size)  # a JPEG is decoded at half, a quarter or an eighth of its size
+        _draft(image, size)
         _check_size(image, kind.upper())
+        size = min(size[0], image.width), min(size[1], image.height)
         if image.mode not in SCALABLE:
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")
         written = BytesIO()
@@ -70,12 +72,32 @@ def _opened(data: bytes, kind: str) -> Iterator[Image.Image]:
 
     name = FORMATS.get(kind, kind.upper())
     try:
-        with Image.open(BytesIO(data), formats=[kind.upper()]) as image:
+        with _open_jpeg(data) if kind == "jpeg" else Image.open(BytesIO(data), formats=[kind.upper()]) as image:
             yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_many_pixels(name) from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, OverflowError) as error:
         raise InvalidRequestError(f"The {name} image cannot be decoded: {error}.", hint=HINT) from error
+
+
+def _open_jpeg(data: bytes) -> Image.Image:
+    """Open a JPEG; `Image.open` would refuse one that the decoder can scale down."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    return JpegImageFile(BytesIO(data))
+
+
+def _draft(image: Image.Image, size: tuple[int, int]) -> None:
+    """Let the decoder of a JPEG scale it down to half, a quarter or an eighth, but not below a size.
+
+    It is at least halved if it would have too many pixels. A progressive JPEG is held in memory as a whole.
+    """
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS and (image.info.get("progressive") or pixels > MAX_SCALE * MAX_PIXELS):
+        return
+    if pixels > MAX_PIXELS:
+        size = min(size[0], image.width // 2), min(size[1], image.height // 2)
+    image.draft(None, size)
 
 
 def _check_size(image: Image.Image, name: str) -> None:
@@ -85,7 +107,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _too_many_pixels(name: str) -> InvalidRequestError:
-    return InvalidRequestError(f"The {name} image has more than {MAX_PIXELS} pixels.", hint=HINT)
+    return InvalidRequestError(f"The {name} image has more than {MAX_PIXELS} pixels.", hint="Scale it down first.")
 
 
 def _png(image: Image.Image) -> bytes:
