@@ -211,8 +211,8 @@ def http_answer(request: Request, session: str = "one") -> list[Step]:
     return json_answer(body, mcp_session_id=session)
 
 
-def _error(code: int, message: str, status: int = 400) -> list[Step]:
-    return json_answer({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}, status)
+def _error(code: int, message: str, status: int = 400, **more: object) -> list[Step]:
+    return json_answer({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message, **more}}, status)
 
 
 @BOTH
@@ -224,6 +224,7 @@ def _error(code: int, message: str, status: int = 400) -> list[Step]:
         (_error(-32000, "card declined"), r"refused the call: card declined \(HTTP status 400\)"),
         (_error(-32602, "session_id must be a number"), "refused the call: session_id must be a number"),
         (_error(-32001, "no such account"), "refused the call: no such account"),
+        (_error(-32602, "Wrong", data={"n": "below 5"}), r'refused the call: Wrong \(\{"n": "below 5"\}\)'),
         (text_answer("", 202), "refused the call.*202 Accepted"),
     ],
 )

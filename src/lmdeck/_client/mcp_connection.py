@@ -7,6 +7,7 @@ separate task, and a call waits for the result that this task reports.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -134,7 +135,7 @@ class Connection:
             if error.code == PARSE_ERROR:
                 raise self._unreadable_result() from error
             raise ToolFailed(
-                f"The MCP server {self._address.name!r} refused the call: {printable(error.message)}{self._status_note()}"
+                f"The MCP server {self._address.name!r} refused the call: {_server_words(error)}{self._status_note()}"
             ) from error
         except (OSError, RuntimeError) as error:
             raise await self._lost(answered) from error
@@ -370,6 +371,15 @@ def _is_closed(error: MCPError) -> bool:
     return error.code == CONNECTION_CLOSED and error.message.startswith(("Connection closed", "SSE stream "))
 
 
+def _server_words(error: MCPError) -> str:
+    """Return a server's own message, with the details that it sent as data (JSON-RPC 2.0, section 5.1)."""
+    data = error.error.data
+    details = (
+        "" if data in (None, "") else f" ({data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)})"
+    )
+    return printable(f"{error.message or f'error {error.code}'}{details}")
+
+
 def _describe(error: BaseException) -> str:
     """Return a description of an error, or of the first one in a group."""
     from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
@@ -388,5 +398,5 @@ def _describe(error: BaseException) -> str:
     if is_unreadable or isinstance(error, ValueError):  # the latter is pydantic's
         return "its answer does not follow the protocol"
     if isinstance(error, MCPError):
-        return f"it answered with an error: {printable(error.message)}"
+        return f"it answered with an error: {_server_words(error)}"
     return f"{type(error).__name__}: {printable(str(error))}"
