@@ -148,7 +148,10 @@ class Connection:
         return read_tool_result(result, name)
 
     async def close(self) -> None:
-        """Close the connection, and wait until the server's process has ended; a cancellation kills it."""
+        """Close the connection, and wait until the server's process has ended.
+
+        A cancellation kills it.
+        """
         if self._is_open:
             self._closing.set()
         else:
@@ -372,7 +375,10 @@ def _is_closed(error: MCPError) -> bool:
 
 
 def _server_words(error: MCPError) -> str:
-    """Return a server's own message, with the details that it sent as data (JSON-RPC 2.0, section 5.1)."""
+    """Return a server's own message, with the details that it sent as data.
+
+    Source: JSON-RPC 2.0, section 5.1.
+    """
     data = error.error.data
     details = (
         "" if data in (None, "") else f" ({data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)})"
