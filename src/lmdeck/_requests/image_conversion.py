@@ -90,7 +90,8 @@ def _open_jpeg(data: bytes) -> Image.Image:
 def _draft(image: Image.Image, size: tuple[int, int]) -> None:
     """Let the decoder of a JPEG scale it down, but not below a size.
 
-    It can decode at half, a quarter or an eighth. The image is at least halved if it would have too many pixels. A progressive JPEG is held in memory as a whole.
+    It can decode at half, a quarter or an eighth. The image is at least halved if it would have too many pixels. A progressive
+    JPEG is held in memory as a whole.
     """
     pixels = image.width * image.height
     if pixels > MAX_PIXELS and (image.info.get("progressive") or pixels > MAX_SCALE * MAX_PIXELS):
