@@ -49,6 +49,16 @@ def bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
 
 
+def test_a_page_that_rebinds_its_name_is_no_operator(text: str, tmp_path: Path) -> None:
+    """Its browser runs on the gateway's machine, where programs are operators."""
+    rebound = {"Host": "rebound.evil.example", "Origin": "http://rebound.evil.example", "Sec-Fetch-Site": "same-origin"}
+    with gateway(tmp_path, text) as running:
+        for path in ("/gateway/status", "/gateway/config", "/dashboard", "/metrics"):
+            assert (running.get(path, **rebound).status, running.get(path).status) == (403, 200)
+        assert running.request("PUT", "/gateway/config", b"", **rebound).status == 403
+        assert running.get("/gateway/status", Host="gateway:4000").status == 200
+
+
 def test_both_clients_use_a_key_and_get_their_own_errors(
     fake: FakeLMStudio, text: str, create: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from lmdeck._incoming.trust import is_loopback
+from lmdeck._incoming.trust import AllowedHosts, is_loopback
 from lmdeck.errors import APIError, AuthenticationError
 from lmdeck.gateway.admission import AdmissionRefused
 from lmdeck.gateway.config import AdminConfig, Config, to_builtins
@@ -18,10 +18,11 @@ from lmdeck.gateway.http import Access, Endpoint, HTTPAnswer, HTTPRequest, json_
 __all__ = ["OperatorGateway", "Operators", "operator_routes"]
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_LOCAL_NAMES = AllowedHosts(any_local=True)
 _ASK_FOR_TOKEN = {"www-authenticate": 'Basic realm="lmdeck gateway", charset="UTF-8"'}
 _HINT = (
     "Send the operators' token (setting `admin.token_env`) as `Authorization: Bearer …`, or send the request from the "
-    "gateway's own machine."
+    "gateway's own machine, to `localhost`."
 )
 
 
@@ -60,8 +61,7 @@ class Operators:
                 wrong = AuthenticationError("The operators' token is wrong.", status=401, hint=_HINT)
                 raise AdmissionRefused(wrong, _ASK_FOR_TOKEN)
             return
-        is_forwarded = any(name in incoming.headers for name in _FORWARDED)
-        if is_forwarded or not is_loopback(incoming.peer):
+        if not _is_from_this_machine(incoming):
             error = APIError(
                 "This endpoint is for the gateway's operators only.", status=403, code="operators_only", hint=_HINT
             )
@@ -69,6 +69,16 @@ class Operators:
                 raise error
             error.status = 401
             raise AdmissionRefused(error, _ASK_FOR_TOKEN)
+
+
+def _is_from_this_machine(incoming: HTTPRequest) -> bool:
+    """Whether a program on this machine sent a request itself.
+
+    A proxy adds headers, and a page that has pointed its own name to this machine (DNS rebinding) sends that name.
+    """
+    is_forwarded = any(name in incoming.headers for name in _FORWARDED)
+    host = incoming.headers.get("host")
+    return is_loopback(incoming.peer) and not is_forwarded and (host is None or _LOCAL_NAMES.allows(host))
 
 
 def _token_of(authorization: str) -> str | None:
