@@ -138,7 +138,7 @@ def not_run(call: ToolCall) -> ToolResult:
 
 
 def was_run(result: ToolResult) -> bool:
-    """Whether the result is of a run of its own: not shared, repeated or deferred."""
+    """Whether the handler was run for this call: its result is not shared, repeated or deferred."""
     return not result.repeated and not any(problem.code == "parallel_calls" for problem in result.problems)
 
 

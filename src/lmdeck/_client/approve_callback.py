@@ -35,7 +35,7 @@ def approver(approve: AnyApprove) -> PausingApprove:
 
 
 def decide(ready: tuple[PreparedCall, ...], approve: PausingApprove) -> list[Decision | Pause]:
-    """Ask about each call.
+    """Return the decision of `approve` on each call.
 
     An async `approve` runs in another thread, since this one may have a running event loop.
     """

@@ -264,7 +264,7 @@ class Session:
 
     def with_cache(self, cache: Cache) -> Session:
         """Return a session of the same client over another cache."""
-        import copy  # imported late: few chats have a cache of their own
+        import copy  # imported late: few chats have a separate cache
 
         session = copy.copy(self)
         session.cache, session.owns_cache = cache, False

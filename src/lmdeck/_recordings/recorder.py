@@ -30,7 +30,7 @@ OF_ONE_CONNECTION = HOP_BY_HOP | {"accept-encoding", "content-length", "host"}
 NOT_FORWARDED = OF_ONE_CONNECTION | PAGE_ORIGIN
 MAX_BODY_BYTES = 64 << 20
 PATIENCE = Timeouts(connect=10.0, first_token=3600.0, idle=3600.0)
-"""Long, since the application has time limits of its own."""
+"""Long, since the application has its own time limits."""
 
 
 _log = logging.getLogger("lmdeck.testing")

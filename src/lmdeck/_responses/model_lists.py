@@ -84,9 +84,9 @@ def _from_v1(entry: Mapping[str, Any]) -> ModelInfo:
 
 
 def _is_on(capability: object) -> bool:
-    """Return whether a model has a capability.
+    """Whether a model has a capability.
 
-    It is told by a boolean, or by its options (onyx-dot-app/onyx#13817).
+    Servers report it as a boolean, or as a list of options (onyx-dot-app/onyx#13817).
     """
     if isinstance(capability, Mapping) and (options := _texts(capability.get("allowed_options"))):
         return options != ["off"]

@@ -20,7 +20,7 @@ def clear_locals(error: BaseException, handled: BaseException | None) -> None:
     was being handled before `error` was raised; it is not changed.
     """
     for frame in _frames(error, handled):
-        with suppress(RuntimeError):  # the frame is still running: it is one of ours
+        with suppress(RuntimeError):  # the frame is still running: it belongs to lmdeck
             frame.clear()
 
 

@@ -41,7 +41,7 @@ class Flight(Latch):
         self.open()
 
     def end(self) -> None:
-        """Let no further request join."""
+        """Stop further requests from joining."""
         self._end(self)
 
 

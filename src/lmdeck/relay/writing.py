@@ -30,7 +30,7 @@ class Writer(Protocol):
 
     @property
     def around_text(self) -> tuple[bytes, bytes] | None:
-        """What an event that was passed on has before and after its text.
+        """The bytes before and after the text of an event that was passed on unchanged.
 
         The quotation marks belong to it.
         """
