@@ -434,6 +434,7 @@ def test_the_models_that_are_there_are_listed() -> None:
         ("Reasoning effort 'xhigh' is not supported by this model", "level"),
         ("No Database connected", "database"),
         ("ROCm error: invalid device function", "driver"),
+        ("response_format.json_schema: cannot resolve $ref '#/$defs/Foo'", "json_schema"),
         ("Cannot use tools with this model: its prompt template has no support for tools", "trained for tools"),
         ("Model 'x' requires LM Studio 0.4.25 or newer", "Update the server"),
         ('think value "ultra" is not supported for this model', "level"),

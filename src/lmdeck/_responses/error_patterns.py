@@ -47,7 +47,8 @@ DAMAGED_FILE = (
 UNREACHABLE = (
     r"\b(?:ECONN(?:REFUSED|RESET|ABORTED)|EHOSTUNREACH|EPIPE)\b|\bsocket hang up\b|\bproxy error\b|\bbad gateway\b"
     r"|\bconnection (?:error|refused|reset|failure|aborted)\b"
-    r"|\b(?:failed|unable|could not|couldn't|cannot|can't)(?: to)? (?:connect|reach|resolve|establish (?:a )?connection)\b"
+    r"|\b(?:failed|unable|could not|couldn't|cannot|can't)(?: to)?"
+    r" (?:connect|reach|resolve(?! .{0,3}\$)|establish (?:a )?connection)\b"
     r"|\bconnection attempts? failed\b|\bupstream (?:connect|server|prematurely|unavailable|unreachable|failed)"
     r"|\bno (?:healthy |live |available )(?:upstream|server|backend)s?\b"
 )
@@ -78,6 +79,7 @@ SCHEMA_REFUSED = (
         r"(?:json[ _])?schemas?|grammars?|regex(?:es)?|response_format|structured outputs?",
         within=20,
     ),
+    r"\bresolve .{0,3}\$ref\b",
     r"\b(unsupported|unimplemented) key(word)?s?\b|\bunrecogni[sz]ed schema\b",
     in_order(
         r"(?:json[ _])?schemas?|grammars?|regex(?:es)?", r"too complex|(?:is|are) (?:not supported|unsupported|invalid)"
@@ -223,7 +225,7 @@ PHRASES: list[tuple[AnyPattern, type[APIError]]] = [
         ),
         NoModelLoadedError,
     ),
-    (AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED, INVALID_SCHEMA, r"\brequires? (the )?--\w"), InvalidRequestError),
+    (AnyPattern(*GRAMMAR_ERRORS, *SCHEMA_REFUSED, INVALID_SCHEMA, r"\b(requires?|without) (the )?--\w"), InvalidRequestError),
     (
         AnyPattern(
             r"model is not embedding",

@@ -439,6 +439,7 @@ SERVER_FAILURES: list[tuple[AnyPattern, str]] = [
 # The hints of an error class, where no pattern of `HINTS` occurs: what failed, or the subject of the message.
 TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
     AuthenticationError: [
+        MCP_FAILURE,
         (
             AnyPattern(r"\bip\b.{0,60}\b(not allowed|blocked|denied|forbidden)", r"\b(country|region)\b"),
             "The server refuses this network address: add it to the server's access rules.",
@@ -446,7 +447,7 @@ TOPICS: dict[type[LMStudioError], list[tuple[AnyPattern, str]]] = {
         (
             AnyPattern(
                 r"^(?!.*\b(?:invalid|incorrect|wrong|missing|expired|malformed|required|no)\b)"
-                r".{4,}\b(?:denied|forbidden|not allowed|not permitted|not authorized|blocked|disabled)\b"
+                r".{4,}\b(?:denied|forbidden|not allowed|not permitted|not authorized|blocked|disabled|turned off)\b"
             ),
             "The key may not do this: allow it where the server manages its keys, or use another key or model.",
         ),
