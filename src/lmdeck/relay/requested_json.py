@@ -62,7 +62,8 @@ class RequestedJson:
                 if isinstance(value, (dict, list)) and self._fits(value):
                     problem = Problem("structured", f"The JSON was found {place}.")
                     written = msgspec.json.encode(value).decode()
-                    return replace(reply, content=written, problems=[*reply.problems, problem]), written
+                    others = [each for each in reply.problems if each.code != "reasoning_only"]
+                    return replace(reply, content=written, problems=[*others, problem]), written
         return reply, "".join(self._held)
 
     def _fits(self, value: object) -> bool:
