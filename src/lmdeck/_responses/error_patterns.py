@@ -94,13 +94,13 @@ UNPARSED_CALL = (
     r"peg-native",
     r"does not match the expected .{0,40}format",
 )
-GPU_EVENT = r"errors?|failed|failure|lost|hang|not found|timeout|timed out|unavailable|not supported|could not"
 # The server does not know the answer that a request continues.
 FORGOTTEN = (
     r"\b(previous.?response\w*|stored response|resp_\w+)\b.{0,120}\b(not found|unknown|expired|deleted|(does )?not exist)",
     r"\b(find|no|unknown|invalid|expired)\b.{0,60}\b(previous.?response|stored response|resp_\w+)",
 )
 # A GPU, its driver, or the engine's build for it.
+GPU_EVENT = r"errors?|failed|failure|lost|hang|not found|timeout|timed out|unavailable|not supported|could not"
 GPU_FAILED = (
     r"device ?lost\b",
     r"\billegal (memory access|instruction)",
