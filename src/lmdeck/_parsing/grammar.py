@@ -217,7 +217,7 @@ class Grammar:
         return (
             found is not None
             and not self.byte_level
-            and not self.begins_start(text)
+            and (found.group() not in self._start_chars or not self.begins_start(text))
             and self.outside.pattern.search(text) is None
             and self._ends_of_reasoning.pattern.search(text) is None
             and self.opening.pattern.match(text, found.start()) is None

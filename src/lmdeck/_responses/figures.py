@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
-from msgspec.structs import replace
 
 from lmdeck.messages import ModelDetails, Runtime
 from lmdeck.stats import Stats, Usage
@@ -28,6 +27,7 @@ ENDED_EARLY: Mapping[str | None, str] = {
 Source: lmstudio-js, `LLMPredictionStopReason`.
 """
 NO_STATS = Stats()
+NO_USAGE = Usage()
 NO_FIGURES: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -102,14 +102,16 @@ def _usage(raw: Raw, known: Usage | None) -> Usage | None:
     if sent is None or sent == _NO_USAGE:
         return known
     prompt, completion = sent.prompt_tokens_details or _NO_DETAILS, sent.completion_tokens_details or _NO_DETAILS
-    counts = {
-        "prompt_tokens": sent.prompt_tokens,
-        "completion_tokens": sent.completion_tokens,
-        "total_tokens": sent.total_tokens,
-        "cached_tokens": prompt.cached_tokens if sent.cached_tokens is None else sent.cached_tokens,
-        "reasoning_tokens": completion.reasoning_tokens if sent.reasoning_tokens is None else sent.reasoning_tokens,
-    }
-    return replace(known or Usage(), **{name: count for name, count in counts.items() if count is not None})
+    cached = prompt.cached_tokens if sent.cached_tokens is None else sent.cached_tokens
+    reasoning = completion.reasoning_tokens if sent.reasoning_tokens is None else sent.reasoning_tokens
+    known = known or NO_USAGE
+    return Usage(
+        prompt_tokens=known.prompt_tokens if sent.prompt_tokens is None else sent.prompt_tokens,
+        completion_tokens=known.completion_tokens if sent.completion_tokens is None else sent.completion_tokens,
+        total_tokens=known.total_tokens if sent.total_tokens is None else sent.total_tokens,
+        cached_tokens=known.cached_tokens if cached is None else cached,
+        reasoning_tokens=known.reasoning_tokens if reasoning is None else reasoning,
+    )
 
 
 def _decode(raw: Raw, shape: type[T]) -> T:
