@@ -150,6 +150,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.parser = None  # type: ignore[assignment]  # created with the first bytes
         self.pipeline = _Pipeline()  # type: ignore[assignment]  # a deque there
         self._stalled_bytes = 0  # received since the parser has last returned a head, a part of a body, or an end
         self._is_in_head = True
@@ -179,6 +180,9 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._refusal is not None:
             return
+        parser: httptools.HttpRequestParser | None = self.parser
+        if parser is None:
+            self.parser = self._new_parser()
         try:
             for start in range(0, len(data), SLICE_BYTES):
                 piece = data[start : start + SLICE_BYTES]
@@ -203,13 +207,18 @@ class _GuardedProtocol(HttpToolsProtocol):
                     raise error.__context__ from None
                 raise _Refused(400, f"The request is not valid HTTP: {error}.") from None
 
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        """Return a parser, as uvicorn does; connections that have sent nothing need none."""
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
     def _framing_after_upgrade(self) -> bytes:
         """Return a head by which a new parser finds the body of a request with an offer.
 
         The offer of another protocol is ignored (RFC 9110, section 7.8; Java's client offers HTTP/2); httptools stops there.
         """
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser = self._new_parser()
         self._is_head_repeated = self._has_begun()
         if not self._is_head_repeated:  # the request has no body, and has ended
             return b""
