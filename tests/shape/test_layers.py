@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -78,6 +79,7 @@ PURE = (
     "lmdeck._streaming",
     "lmdeck.tools",
 )
+MOST_LEVELS = 14
 DRIVERS = {"lmdeck._pipeline.run_plan"}  # the one place where a plan meets the clock
 OUTSIDE = {
     "aiohttp", "anyio", "asyncio", "concurrent", "ftplib", "http", "httpx", "multiprocessing", "queue", "requests", "sched",
@@ -101,11 +103,23 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def nodes_run_by_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what runs while a module is imported: not the bodies of functions, nor what is for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not is_for_type_checkers(child):
+            yield child
+            yield from nodes_run_by_import(child)
+
+
 @cache
-def imports_of(module: str) -> frozenset[str]:
-    """Return every module that a file imports, wherever in it: late and for type checkers only, too."""
+def imports_of(module: str, *, late: bool = True) -> frozenset[str]:
+    """Return every module that a file imports; with `late`, also inside functions and for type checkers only."""
     found: set[str] = set()
-    for node in ast.walk(tree_of(module)):
+    for node in ast.walk(tree_of(module)) if late else nodes_run_by_import(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -242,13 +256,28 @@ def package_of(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
-def test_no_packages_import_each_other() -> None:
-    """A package is above or below another one; the root is apart, since it only names what the others define."""
+def packages(*, late: bool) -> dict[str, set[str]]:
+    """Return the packages that each imports; the root is apart, since it only names what the others define."""
     graph: dict[str, set[str]] = {package_of(module): set() for module in MODULES}
     for module in MODULES:
-        graph[package_of(module)] |= {package_of(name) for name in imports_of(module) & set(MODULES)}
-    imported = {package: others - {package, "lmdeck"} for package, others in graph.items()}
-    assert circles(imported) == KNOWN_CIRCLES
+        graph[package_of(module)] |= {package_of(name) for name in imports_of(module, late=late) & set(MODULES)}
+    return {package: others - {package, "lmdeck"} for package, others in graph.items()}
+
+
+def test_no_packages_import_each_other() -> None:
+    """A package is above or below another one."""
+    assert circles(packages(late=True)) == KNOWN_CIRCLES
+
+
+def test_chains_of_packages_are_short() -> None:
+    """A program that imports the highest package imports at most this many, one through the other."""
+    graph = packages(late=False)
+
+    @cache
+    def longest(package: str) -> tuple[str, ...]:
+        return package, *max(map(longest, graph[package]), key=len, default=())
+
+    assert len(max(map(longest, graph), key=len)) <= MOST_LEVELS
 
 
 def test_a_circle_is_seen() -> None:
