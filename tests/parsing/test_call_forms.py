@@ -342,3 +342,25 @@ def test_markup_without_a_readable_call_is_text_with_a_problem(text: str) -> Non
     assert calls_of(parsed) == []
     assert parsed.content == text
     assert parsed.problems
+
+
+@pytest.mark.parametrize(
+    "form", ['<tool_call>{{"name": "{}", "arguments": {{}}}}</tool_call>', "<|tool_call_start|>[{}()]<|tool_call_end|>"]
+)
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("resolve_library_id", "resolve-library-id"),
+        ("get_user_by_id", "getUserById"),
+        ("now", "now"),
+        ("list_all", None),
+        ("List_Files", None),
+    ],
+)
+def test_a_name_in_snake_case_means_the_tool(form: str, written: str, meant: str | None) -> None:
+    """LM Studio gives models such names (API changelog 0.3.23); with two such tools it is not clear which is meant."""
+    offered = [tool(name) for name in ("resolve-library-id", "getUserById", "now", "list-all", "listAll", "list_files")]
+    parsed = parse(form.format(written), offered)
+    assert [call.name for call in parsed.tool_calls] == ([meant] if meant else [])
+    expected = ["unoffered_tool"] if meant is None else [] if meant == written else ["repaired"]
+    assert [problem.code for problem in parsed.problems] == expected

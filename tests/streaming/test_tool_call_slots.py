@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmdeck._limits import Limits
+from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._streaming.tool_call_slots import ToolCallSlots
 from lmdeck._streaming.wire_chunks import ToolDelta
 from lmdeck.errors import MalformedStreamError
@@ -370,3 +371,15 @@ def test_arguments_as_elements_are_an_object() -> None:
         calls, problems = slots_of(d(0, "a", "f", raw))[0].finish()
         assert [(call.arguments, call.raw_arguments) for call in calls] == [({"x": 1}, raw)]
         assert [problem.code for problem in problems] == ["repaired"]
+
+
+def test_a_native_name_in_snake_case_means_the_tool() -> None:
+    """LM Studio gives models such names (API changelog 0.3.23)."""
+    offered = OfferedTools(
+        [{"type": "function", "function": {"name": "get-weather", "parameters": {"type": "object"}}}]
+    )
+    slots = ToolCallSlots(Limits(), lambda: "new", offered)
+    slots.feed(msgspec.json.decode(msgspec.json.encode(d(0, "a", "get_weather", PARIS)), type=ToolDelta))
+    calls, problems = slots.finish()
+    assert [(call.name, call.arguments) for call in calls] == [("get-weather", {"city": "Paris"})]
+    assert [problem.code for problem in problems] == ["repaired"]

@@ -14,6 +14,8 @@ from lmdeck._late_patterns import late_pattern
 ANY: frozenset[str] = frozenset()
 STRING = frozenset({"string"})
 NAME_PREFIXES = ("functions.", "functions:", "tools.", "tool.")
+HUMP = late_pattern(r"(?<=[a-z0-9])(?=[A-Z])")
+NOT_IN_NAMES = late_pattern(r"[^A-Za-z0-9]+")
 PADDED = late_pattern(r"[+-]?\d{1,400}")
 TYPE_NAMES = {"str": "string", "text": "string", "int": "integer", "float": "number", "double": "number", "bool": "boolean",
               "dict": "object", "list": "array", "tuple": "array", "none": "null"}  # fmt: skip
@@ -25,10 +27,11 @@ BOOLEANS = {"true": "true", "false": "false", "yes": "true", "no": "false", "on"
 class OfferedTools:
     """The offered tools by name."""
 
-    __slots__ = ("schemas",)
+    __slots__ = ("_snake_case", "schemas")
 
     def __init__(self, tools: Iterable[Any] | None) -> None:
         self.schemas: dict[str, Mapping[str, Any]] = {}
+        self._snake_case: dict[str, str] | None = None  # written when the first unknown name arrives
         for tool in tools or ():
             name, schema = _read_tool(tool)
             if name:
@@ -40,7 +43,7 @@ class OfferedTools:
     def resolve(self, name: str) -> str | None:
         """Return the tool that a name means, or None if it was not offered.
 
-        Models may prepend `functions.` or repeat the name.
+        Models may prepend `functions.` or repeat the name, and LM Studio gives them names in snake case (0.3.23).
         """
         name = name.strip()
         if name in self.schemas:
@@ -49,7 +52,11 @@ class OfferedTools:
             if name.startswith(prefix) and name[len(prefix) :] in self.schemas:
                 return name[len(prefix) :]
         last = name.rpartition(".")[2]
-        return last if "." in name and last in self.schemas else None
+        if "." in name and last in self.schemas:
+            return last
+        if self._snake_case is None:
+            self._snake_case = _by_snake_case(self.schemas)
+        return self._snake_case.get(name)
 
     def properties(self, name: str) -> Mapping[str, Any]:
         """Return the schemas of a tool's parameters."""
@@ -75,6 +82,18 @@ class OfferedTools:
 
 
 NO_TOOLS = OfferedTools(())
+
+
+def _by_snake_case(names: Iterable[str]) -> dict[str, str]:
+    """Return names by their form in snake case, if it is not their own or that of several."""
+    found: dict[str, str] = {}
+    ambiguous: set[str] = set()
+    for name in names:
+        snake = NOT_IN_NAMES.sub("_", HUMP.sub("_", name)).strip("_").lower()
+        if snake == name or snake in found:
+            ambiguous.add(snake)
+        found[snake] = name
+    return {snake: name for snake, name in found.items() if snake not in ambiguous}
 
 
 def _read_tool(tool: Any) -> tuple[str, Mapping[str, Any]]:

@@ -202,17 +202,20 @@ def _read(slot: _Slot, tools: OfferedTools, *, truncated: bool) -> tuple[ToolCal
     if not slot.name:
         detail = f"A tool call without a name was dropped; its arguments: {raw[:2000]}"
         return None, Problem("tool_call_unnamed", detail, raw, dialect=NATIVE)
+    name = tools.resolve(slot.name) or slot.name
     arguments, text = (None, "") if truncated and not raw.strip() else _decode(raw)
     if arguments is None and not truncated:
-        arguments, text, notes = _repaired(slot.name, raw, tools)
+        arguments, text, notes = _repaired(name, raw, tools)
     if arguments is None:
         code = "tool_call_incomplete" if truncated else "tool_call_unparsed"
-        detail = f"The arguments of the call of {slot.name!r} are not a JSON object: {raw[:2000]}"
+        detail = f"The arguments of the call of {name!r} are not a JSON object: {raw[:2000]}"
         return None, Problem(code, detail, raw, dialect=NATIVE)
     notes += repeated_keys(text)
-    detail = f"In the call of {slot.name!r}: {', '.join(notes)}."
+    if name != slot.name:
+        notes.append(f"the name was written as {slot.name!r}")
+    detail = f"In the call of {name!r}: {', '.join(notes)}."
     problem = Problem("repaired", detail, dialect=NATIVE) if notes else None
-    return ToolCall(id=slot.id, name=slot.name, arguments=arguments, raw_arguments=raw or "{}"), problem
+    return ToolCall(id=slot.id, name=name, arguments=arguments, raw_arguments=raw or "{}"), problem
 
 
 def _repaired(name: str, raw: str, tools: OfferedTools) -> tuple[dict[str, Any] | None, str, list[str]]:
