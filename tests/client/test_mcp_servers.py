@@ -327,7 +327,7 @@ def test_a_call_that_may_have_started_is_not_repeated(mortal: Mortal, tmp_path: 
     def work(by: Run) -> None:
         pid = by.call("pid")
         killing = threading.Thread(
-            target=lambda: (until(lambda: path.exists() and path.read_text(), 30), mortal.kill(pid))
+            target=lambda: (until(lambda: path.exists() and path.read_text()), mortal.kill(pid))
         )
         killing.start()
         with pytest.raises(ToolFailed, match="the call may have taken effect"):
@@ -348,7 +348,7 @@ def test_a_call_that_does_no_harm_is_repeated(tmp_path: Path, is_async: bool) ->
     def work(by: Run) -> None:
         pid = by.call("pid")
         killing = threading.Thread(
-            target=lambda: (until(lambda: path.exists() and path.read_text(), 30), mortal.kill(pid))
+            target=lambda: (until(lambda: path.exists() and path.read_text()), mortal.kill(pid))
         )
         killing.start()
         assert by.call("peek", path=str(path), seconds=30) == "called 2 times"
@@ -470,7 +470,7 @@ def test_the_start_takes_no_longer_than_the_limit(is_async: bool) -> None:
             assert caught.value.hint
         if not is_async:  # the error did not wait for the process, which has two seconds to end by itself
             assert _closing()
-    until(lambda: not (_sleepers() or _closing()), 30)
+    until(lambda: not (_sleepers() or _closing()))
 
 
 def _closing() -> list[str]:
