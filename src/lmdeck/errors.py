@@ -85,6 +85,7 @@ __all__ = [
     "TransportError",
     "UnknownToolError",
 ]
+_BUDGET_USED = frozenset({"budget_exceeded", "insufficient_quota"})
 
 TimeoutPhase = Literal["connect", "first_token", "idle", "total"]
 
@@ -313,13 +314,17 @@ class TemplateError(APIError):
 
 
 class RateLimitError(APIError):
-    """The server received too many requests.
+    """The server received too many requests, or the budget of the key is used up.
 
     `retry_after` is the delay in seconds that it asked for, or None.
     """
 
     default_hint = "Send fewer requests at once, or wait for `retry_after` seconds."
-    retryable = True
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        """Whether to retry: not after OpenAI's or LiteLLM's error for a budget, which lasts longer than any wait."""
+        return _BUDGET_USED.isdisjoint((self.code, self.type))
 
 
 class ServerError(APIError):

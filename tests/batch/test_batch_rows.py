@@ -21,8 +21,8 @@ from lmdeck import (
     Completion,
     ConfigurationError,
     Embeddings,
-    InvalidRequestError,
     LMStudio,
+    RateLimitError,
     Reply,
     ServerUnreachableError,
 )
@@ -267,7 +267,7 @@ def test_failures_are_retried_or_final(tmp_path: Path) -> None:
     ("status", "body", "error"),
     [
         (401, {"error": "Malformed LM Studio API token"}, AuthenticationError),
-        (429, {"error": {"message": "The budget is used.", "code": "insufficient_quota"}}, InvalidRequestError),
+        (429, {"error": {"message": "The budget is used.", "code": "insufficient_quota"}}, RateLimitError),
     ],
 )
 def test_errors_that_stop_a_batch(tmp_path: Path, status: int, body: Any, error: type[Exception]) -> None:

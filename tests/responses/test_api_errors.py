@@ -285,7 +285,7 @@ def test_a_false_friend_is_a_validation_message(status: int, message: str) -> No
         ({"type": "internal_error"}, ServerError),
         ({"type": "unknown"}, ServerError),
         ({"type": "not_implemented"}, InvalidRequestError),
-        ({"type": "budget_exceeded"}, InvalidRequestError),
+        ({"type": "budget_exceeded"}, RateLimitError),
         ({"code": "invalid_type", "message": "Expected a list, got: CUDA out of memory"}, InvalidRequestError),
         ({"type": "job_not_found"}, InvalidRequestError),
         ({"type": "invalid_request_error"}, InvalidRequestError),

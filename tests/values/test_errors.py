@@ -134,6 +134,12 @@ def test_only_what_may_help_is_tried_again(name: str) -> None:
     assert make(name).retryable == (name in RETRYABLE)
 
 
+@pytest.mark.parametrize("fields", [{"code": "insufficient_quota"}, {"type": "budget_exceeded"}])
+def test_a_used_budget_is_not_asked_again(fields: dict[str, str]) -> None:
+    """It lasts longer than any wait."""
+    assert not make("RateLimitError", status=429, **fields).retryable
+
+
 @pytest.mark.parametrize("phase", ["connect", "first_token", "idle", "total"])
 def test_each_time_limit_has_its_own_hint(phase: str) -> None:
     """A timeout names the setting to raise, and only a connection that was never made is tried again."""

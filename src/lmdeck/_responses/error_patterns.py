@@ -362,8 +362,8 @@ CODES: dict[str, type[APIError]] = {
     "not_supported_error": InvalidRequestError,
     "not_implemented": InvalidRequestError,
     "job_not_found": InvalidRequestError,
-    "budget_exceeded": InvalidRequestError,  # LiteLLM; not limited by time, so not sent again
-    "insufficient_quota": InvalidRequestError,  # OpenAI
+    "budget_exceeded": RateLimitError,  # LiteLLM
+    "insufficient_quota": RateLimitError,  # OpenAI
     "template_error": TemplateError,  # TGI, as `missing_template_variable`
     "missing_template_variable": TemplateError,
 }

@@ -187,7 +187,7 @@ class BatchJob(_BatchJobBase):
             FileWriteError: The disk is full.
             ServerUnreachableError: No host answers.
             AuthenticationError: A host refuses the token.
-            APIError: A budget is used up.
+            RateLimitError: A budget is used up.
         """
 
         def run() -> BatchSummary:
