@@ -41,6 +41,7 @@ from ports import free_port
 
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="NO MCP TESTS: they need mcp")
 MORTAL = str(Path(__file__).with_name("mcp_mortal.py"))
+SLEEPER = f"97531.{os.getpid()}"  # seconds, of this process alone: tests run side by side
 NOISY = str(Path(__file__).with_name("mcp_noisy.py"))
 EVERYTHING = "@modelcontextprotocol/server-everything"
 EVERYTHING_VERSION = "2026.8.31"
@@ -326,9 +327,7 @@ def test_a_call_that_may_have_started_is_not_repeated(mortal: Mortal, tmp_path: 
 
     def work(by: Run) -> None:
         pid = by.call("pid")
-        killing = threading.Thread(
-            target=lambda: (until(lambda: path.exists() and path.read_text()), mortal.kill(pid))
-        )
+        killing = threading.Thread(target=lambda: (until(lambda: path.exists() and path.read_text()), mortal.kill(pid)))
         killing.start()
         with pytest.raises(ToolFailed, match="the call may have taken effect"):
             by.call("note", path=str(path), seconds=30)
@@ -347,9 +346,7 @@ def test_a_call_that_does_no_harm_is_repeated(tmp_path: Path, is_async: bool) ->
 
     def work(by: Run) -> None:
         pid = by.call("pid")
-        killing = threading.Thread(
-            target=lambda: (until(lambda: path.exists() and path.read_text()), mortal.kill(pid))
-        )
+        killing = threading.Thread(target=lambda: (until(lambda: path.exists() and path.read_text()), mortal.kill(pid)))
         killing.start()
         assert by.call("peek", path=str(path), seconds=30) == "called 2 times"
         killing.join()
@@ -464,7 +461,7 @@ def test_the_start_takes_no_longer_than_the_limit(is_async: bool) -> None:
     """A command that says nothing, and an address that does not answer; and the process is ended."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
-        for tools in (MCPTools(url, timeout=1), MCPTools(command="sleep", args=["97531"], timeout=1)):
+        for tools in (MCPTools(url, timeout=1), MCPTools(command="sleep", args=[SLEEPER], timeout=1)):
             with pytest.raises(ToolError, match="did not answer within 1 s") as caught:
                 by_hand(tools, lambda _: None, is_async=is_async)
             assert caught.value.hint
@@ -484,7 +481,7 @@ def _sleepers() -> list[str]:
             words = path.read_bytes()
         except OSError:
             continue
-        if b"97531" in words and words.startswith(b"sleep"):
+        if SLEEPER.encode() in words and words.startswith(b"sleep"):
             found.append(str(path))
     return found
 
