@@ -323,7 +323,7 @@ class RateLimitError(APIError):
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """Whether to retry: not after OpenAI's or LiteLLM's error for a budget, which lasts longer than any wait."""
+        """Whether to retry: a used budget of OpenAI or LiteLLM outlasts any wait."""
         return _BUDGET_USED.isdisjoint((self.code, self.type))
 
 
