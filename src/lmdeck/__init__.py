@@ -229,6 +229,33 @@ _MODULES = {
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _NOT_EXPORTED = {"EVENTS", "AgentEvent", "Event"}
+_SUBMODULES = frozenset(
+    [
+        "batch",
+        "cache",
+        "config",
+        "contrib",
+        "decisions",
+        "engine",
+        "errors",
+        "events",
+        "gateway",
+        "handlers",
+        "images",
+        "messages",
+        "model_info",
+        "native_events",
+        "observe",
+        "outputs",
+        "relay",
+        "server",
+        "stats",
+        "testing",
+        "tools",
+        "web",
+    ]
+)
+"""The public modules, which `import lmdeck` alone makes available."""
 
 
 def __getattr__(name: str) -> object:
@@ -239,6 +266,8 @@ def __getattr__(name: str) -> object:
     if name == "__all__":
         events = set(import_module("lmdeck.events").__all__) - _NOT_EXPORTED
         return sorted([*_MODULE_OF, *events, "__version__", "models"])
+    if name in _SUBMODULES:
+        return import_module(f"lmdeck.{name}")
     module = _MODULE_OF.get(name)
     if module is None:
         return _event_type(name)

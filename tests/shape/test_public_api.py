@@ -6,6 +6,9 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +54,13 @@ def test_every_public_name_is_there(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         value = getattr(lmdeck, name)
         if name != "models":  # which is a view of the default client, made anew
             assert getattr(lmdeck, name) is value, name
+
+
+def test_public_modules_are_there_without_an_import_of_their_own(tmp_path: Path) -> None:
+    """`import lmdeck` is enough for `lmdeck.events`, in a new process as well."""
+    names = ["events", "errors", "observe", "testing", "tools", "contrib", "stats"]
+    code = f"import lmdeck\nassert all(getattr(lmdeck, name).__name__ == 'lmdeck.' + name for name in {names})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 def test_every_public_class_and_function_says_what_it_is() -> None:
