@@ -181,7 +181,7 @@ def _simplified(request: GenerationRequest[R], tools: Collection[bytes] | None =
 def _explained(error: InvalidRequestError, request: GenerationRequest[R]) -> InvalidRequestError:
     """Return the error with the tools or images that may have caused it."""
     from lmdeck._plans.tool_schema_fallback import name_refused_tools
-    from lmdeck._responses.hints import suspect_images
+    from lmdeck._responses.hints.media import suspect_images
 
     name_refused_tools(error, request.body.get("tools") or ())
     suspect_images(error, request.body)

@@ -17,7 +17,7 @@ import msgspec
 
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._late_patterns import late_pattern
-from lmdeck._responses.error_patterns import GRAMMAR_ERRORS
+from lmdeck._responses.error_expressions import GRAMMAR_ERRORS
 from lmdeck.errors import InvalidRequestError
 
 _REFUSED = late_pattern("|".join(GRAMMAR_ERRORS), re.IGNORECASE)

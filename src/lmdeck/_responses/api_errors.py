@@ -15,19 +15,11 @@ from typing import Any
 from lmdeck._late_patterns import late_pattern
 from lmdeck._responses.any_pattern import AnyPattern
 from lmdeck._responses.error_bodies import ErrorInfo, read_error
-from lmdeck._responses.error_patterns import (
-    BROAD,
-    CODES,
-    ENGINE,
-    FIELD_CODES,
-    LOADING,
-    PATH,
-    PHRASES,
-    STATUSES,
-    TYPES,
-    VALIDATION,
-)
-from lmdeck._responses.hints import EMBEDDING_MODEL, hint_for_message, hint_for_topic
+from lmdeck._responses.error_codes import CODES, FIELD_CODES, STATUSES, TYPES
+from lmdeck._responses.error_expressions import LOADING
+from lmdeck._responses.error_patterns import BROAD, ENGINE, PATH, PHRASES, VALIDATION
+from lmdeck._responses.hints.embeddings import EMBEDDING_MODEL
+from lmdeck._responses.hints.order import hint_for_message, hint_for_topic
 from lmdeck._responses.json_bodies import TEXT_CHARS, decoded_or_text
 from lmdeck._responses.overflow_counts import overflow_counts
 from lmdeck._responses.own_words import own_words, without_values

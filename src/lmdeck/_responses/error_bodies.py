@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from lmdeck._late_patterns import late_pattern
-from lmdeck._responses.error_patterns import STATUS_NAMES
+from lmdeck._responses.error_codes import STATUS_NAMES
 from lmdeck._responses.json_bodies import TEXT_CHARS, without_tags
 from lmdeck._responses.own_words import own_words
 from lmdeck.errors import describe
