@@ -1,4 +1,5 @@
-"""Hints for error responses, by their message: one module for each subject, and `order` which joins them.
+"""Hints for error responses, by their message: one module for each subject.
 
-Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered in the modules, and the messages of llama.cpp.
+`order` joins them. Sources: LM Studio docs `2_rest`, reports in lmstudio-bug-tracker as numbered in the modules, and the error
+messages of llama.cpp.
 """
