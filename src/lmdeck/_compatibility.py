@@ -47,13 +47,14 @@ def check_rules(names: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: A name is not the name of a rule.
     """
-    unique = tuple(dict.fromkeys(names))
-    unknown = [name for name in unique if name not in RULES and name != ALL]
+    known = (*RULES, ALL)
+    names = tuple(names)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigurationError(
             f"{unknown[0]!r} is not a request rule.", hint=f"The rules are: {', '.join(RULES)}; or {ALL!r}."
         )
-    return tuple(RULES) if ALL in unique else unique
+    return tuple(RULES) if ALL in names else tuple(dict.fromkeys(names))
 
 
 class CompatibilityFixes(Struct):

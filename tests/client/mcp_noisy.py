@@ -1,6 +1,8 @@
 """An MCP server by hand that writes other things than messages to its standard output, and refuses with escape sequences.
 
 With the name of a file, it appends a line to it at each start, and answers nothing from its second start on.
+
+It dies of the tool `die`, after as many open calls of it as the argument `of` says.
 """
 
 from __future__ import annotations
@@ -37,10 +39,15 @@ if __name__ == "__main__":
         with starts.open("a") as file:
             file.write(f"{os.getpid()}\n")
     is_silent = starts is not None and len(starts.read_text().splitlines()) > 1
+    dying = 0
     for line in sys.stdin:
         request = json.loads(line)
-        if request.get("params", {}).get("name") == "die":
-            os._exit(1)
+        called = request.get("params", {})
+        if called.get("name") == "die":
+            dying += 1
+            if dying >= (called.get("arguments") or {}).get("of", 1):
+                os._exit(1)
+            continue
         if "id" in request and not is_silent:
             reply = {"jsonrpc": "2.0", "id": request["id"], **answer(request)}
             sys.stdout.buffer.write(NOISE + json.dumps(reply).encode() + b"\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +113,24 @@ def test_a_chat_takes_it_and_a_run_gives_it_back(fake: FakeLMStudio) -> None:
         assert client.chat().with_messages(history).send().content == "Yes."
         sent = fake.requests[-1].body["messages"]
     assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+WRONG: Any = None
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: History().user(WRONG), "A user message must be text, not NoneType"),
+        (lambda: History().system(WRONG), "A system message must be text, not NoneType"),
+        (lambda: History().tool_result(WRONG, "x"), "call must be a ToolCall, not NoneType"),
+        (lambda: History.from_json(WRONG), "The history must be text or bytes, not NoneType"),
+        (lambda: History.load(WRONG), "The path of a history must be text or a Path, not NoneType"),
+        (lambda: History().save(WRONG), "The path of a history must be text or a Path, not NoneType"),
+        (lambda: History.load("\0"), r"'\\x00' is not a path"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(call: Callable[[], object], words: str) -> None:
+    """The error names the type that was passed, and the one that is expected."""
+    with pytest.raises(ConfigurationError, match=words):
+        call()

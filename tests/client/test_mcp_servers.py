@@ -441,6 +441,15 @@ def test_several_calls_at_once_connect_again_once(fake: FakeLMStudio, mortal: Mo
     assert [lost.reconnected for lost in heard] == ([] if mortal.kind == "http" else [True])
 
 
+@BOTH
+def test_a_loss_with_several_open_calls_is_published_once(fake: FakeLMStudio, is_async: bool) -> None:
+    """Each call has its own result."""
+    fake.tool_calls([("die", {"of": 3, "part": part}) for part in range(3)]).reply("Done.")
+    reply, heard = run(fake, MCPTools(command=sys.executable, args=[NOISY]), lambda _: None, is_async=is_async)
+    assert all("the call may have taken effect" in result.content for result in reply.rounds[0].results)
+    assert [lost.reconnected for lost in heard] == [False]
+
+
 # --- a server that is slow, or does not answer --------------------------------------------------------------------------------
 
 

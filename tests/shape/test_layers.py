@@ -10,6 +10,7 @@ from pathlib import Path
 SRC = Path(__file__).parents[2] / "src"
 LAYERS: dict[str, int] = {
     # values
+    "lmdeck._arguments": 0,
     "lmdeck._chunks": 0,
     "lmdeck._compatibility": 0,
     "lmdeck._event_bus": 0,

@@ -6,16 +6,18 @@ It is immutable: each method returns a new one, so a chat can be stored and bran
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
+from lmdeck._arguments import checked_list, checked_model, checked_text, wrong_type
 from lmdeck._compatibility import ALL, check_rules
 from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, expects_one_call, tool_name
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message, Reply, ToolCall, not_a_message
+from lmdeck.messages import Message, Reply, ToolCall, checked_messages, read_call
 from lmdeck.tools.registry import Offer, offered_tool
 
 if TYPE_CHECKING:
@@ -62,26 +64,31 @@ class Builder(Generic[TransportT]):
         return self._spec.model
 
     def with_model(self, model: str | None) -> Self:
-        """Set the model; None means the client's default, or a loaded model."""
-        return self._replace(model=model)
+        """Set the model; None means the client's default, or a loaded model.
+
+        Raises:
+            ConfigurationError: It is neither text nor None.
+        """
+        return self._replace(model=checked_model(model))
 
     def with_system(self, text: str) -> Self:
-        """Set the system message, which replaces an earlier one."""
+        """Set the system message, which replaces an earlier one.
+
+        Raises:
+            ConfigurationError: `text` is not text.
+        """
+        message = Message(role="system", content=checked_text(text, "A system message"))
         messages = self._spec.messages
         rest = messages[1:] if messages and _role(messages[0]) == "system" else messages
-        return self._replace(messages=(Message(role="system", content=text), *rest))
+        return self._replace(messages=(message, *rest))
 
     def with_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> Self:
         """Add messages: OpenAI-style dicts or `Message` values.
 
         Raises:
-            ConfigurationError: One of them is neither.
+            ConfigurationError: One of them is neither, or `messages` is a single message.
         """
-        added = tuple(messages)
-        for message in added:
-            if not isinstance(message, (Message, Mapping)):
-                raise not_a_message(message)
-        return self._replace(messages=(*self._spec.messages, *added))
+        return self._replace(messages=(*self._spec.messages, *checked_messages(messages)))
 
     def user(self, text: str, images: Sequence[ImageSource] = ()) -> Self:
         """Add a user message, with images: paths, bytes or data URIs of PNG and JPEG files.
@@ -91,20 +98,29 @@ class Builder(Generic[TransportT]):
         image on the web.
 
         Raises:
-            ConfigurationError: An image cannot be read, is too large, or is not of a known format.
+            ConfigurationError: `text` is not text, `images` is not a list, or an image cannot be read, is too large, or is not
+                of a known format.
             InvalidRequestError: An image is a URL, or LM Studio does not accept its format or size and Pillow is not installed.
         """
+        checked_text(text, "A user message")
         if not images:
             return self._replace(messages=(*self._spec.messages, Message(role="user", content=text)))
-        from lmdeck._requests.images import image_part
+        from lmdeck._requests.images import checked_images, image_part
 
         unchanged = "images" in (*self._spec.without_rules, *self._session.settings.without_rules)
-        parts = [{"type": "text", "text": text}, *(image_part(image, unchanged=unchanged) for image in images)]
-        return self._replace(messages=(*self._spec.messages, Message(role="user", content=parts)))
+        shown = [image_part(image, unchanged=unchanged) for image in checked_images(images)]
+        message = Message(role="user", content=[{"type": "text", "text": text}, *shown])
+        return self._replace(messages=(*self._spec.messages, message))
 
     def assistant(self, text: str, tool_calls: Sequence[ToolCall] = ()) -> Self:
-        """Add an assistant message."""
-        message = Message(role="assistant", content=text, tool_calls=tuple(tool_calls))
+        """Add an assistant message.
+
+        Raises:
+            ConfigurationError: `text` is not text, or `tool_calls` is not a list of calls.
+        """
+        calls = checked_list(tool_calls, "tool_calls", "Pass `reply.tool_calls`.")
+        text = checked_text(text, "An assistant message")
+        message = Message(role="assistant", content=text, tool_calls=tuple(map(read_call, calls)))
         return self._replace(messages=(*self._spec.messages, message))
 
     def tool_result(self, call: ToolCall | str, content: object) -> Self:
@@ -113,13 +129,15 @@ class Builder(Generic[TransportT]):
         `call` is the call or its id.
 
         Raises:
-            ConfigurationError: An image in it cannot be read.
+            ConfigurationError: `call` is neither, or an image in the result cannot be read.
             InvalidRequestError: LM Studio does not accept an image in it.
             TypeError: JSON cannot represent the result.
         """
         from lmdeck._requests.tool_images import tool_message
 
         id_ = call.id if isinstance(call, ToolCall) else call
+        if not isinstance(id_, str):
+            raise wrong_type("call", "a ToolCall or its id", call, "Pass a call of `reply.tool_calls`.")
         return self._replace(messages=(*self._spec.messages, tool_message(id_, content)))
 
     def with_tools(self, tools: Iterable[Offer]) -> Self:
@@ -128,10 +146,11 @@ class Builder(Generic[TransportT]):
         They are `Tool` values, plain functions, OpenAI-style dicts, or registered names.
 
         Raises:
-            ConfigurationError: A tool has no name or cannot be described, or two have the same name.
+            ConfigurationError: A tool has no name or cannot be described, two have the same name, or `tools` is a single tool.
             UnknownToolError: There is no registered tool of that name.
         """
-        offered = [offered_tool(tool, self._session.tools) for tool in tools]
+        listed = checked_list(tools, "tools", "Pass a list: `with_tools([tool])`, or `with_tools([])` for none.")
+        offered = [offered_tool(tool, self._session.tools) for tool in listed]
         checked = tuple(checked_tool(tool) for tool in offered)
         names = [tool["function"]["name"] for tool in checked]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -140,7 +159,14 @@ class Builder(Generic[TransportT]):
         return self._replace(tools=checked, handlers=tuple(tool for tool in offered if not isinstance(tool, Mapping)))
 
     def with_tool_choice(self, choice: str | Mapping[str, Any] | None) -> Self:
-        """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of a tool."""
+        """Set whether tools are called: `"auto"`, `"none"`, `"required"`, or the name of a tool.
+
+        Raises:
+            ConfigurationError: It is neither text, nor OpenAI's dict for a tool, nor None.
+        """
+        if choice is not None and not isinstance(choice, (str, Mapping)):
+            hint = 'Use "auto", "none", "required", or the name of a tool.'
+            raise wrong_type("A tool choice", "text, a dict or None", choice, hint)
         return self._replace(tool_choice=choice)
 
     def with_options(self, **options: Any) -> Self:  # sent to the server unchanged
@@ -200,19 +226,27 @@ class Builder(Generic[TransportT]):
         `reply.cache` reports the result.
 
         Raises:
-            ConfigurationError: `ttl` is less than a second.
+            ConfigurationError: `ttl` is not a number of at least a second.
         """
         if ttl is False:
             return self._replace(cache_control="no-cache, no-store")
-        seconds = int(HOUR if ttl is True else ttl)
-        if seconds < 1:
+        seconds = HOUR if ttl is True else ttl
+        if not isinstance(seconds, (int, float)) or not 1 <= seconds < inf:
             raise ConfigurationError(
                 f"An answer cannot be cached for {ttl!r} seconds.", hint="Pass 1 or more, or False for no cache."
             )
-        return self._replace(cache_control=f"max-age={seconds}")
+        return self._replace(cache_control=f"max-age={int(seconds)}")
 
     def with_cache(self, cache: Cache) -> Self:
-        """Use this cache instead of the client's."""
+        """Use this cache instead of the client's.
+
+        Raises:
+            ConfigurationError: It is not a `Cache`.
+        """
+        from lmdeck.cache import Cache
+
+        if not isinstance(cache, Cache):
+            raise wrong_type("cache", "a Cache", cache, 'Pass `lmdeck.cache.Cache.open("memory:")`.')
         return type(self)(self._session.with_cache(cache), self._transport, self._spec)
 
     def without_rules(self, *names: str) -> Self:

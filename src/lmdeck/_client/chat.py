@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
+from lmdeck._arguments import wrong_type
 from lmdeck._chunks import Chunk
 from lmdeck._client.builder import Builder
 from lmdeck._client.stream import AsyncChatStream, ChatStream
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
     from lmdeck.events import AgentEvent
 
 T = TypeVar("T")
+
+
+def spec_of(chat: Chat | AsyncChat) -> ChatSpec:
+    """Return the content of a chat's request.
+
+    Raises:
+        ConfigurationError: It is not a chat.
+    """
+    if not isinstance(chat, Builder):
+        raise wrong_type("chat", "a Chat or an AsyncChat", chat, "Pass `lm.chat().user('Hello')`.")
+    return chat.spec
 
 
 def limits_of(max_rounds: int, limits: RunLimits) -> AgentLimits:

@@ -13,8 +13,9 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
+from lmdeck._arguments import checked_list, checked_model
 from lmdeck._client.base import ClientBase
-from lmdeck._client.chat import AsyncChat, Chat
+from lmdeck._client.chat import AsyncChat, Chat, spec_of
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._forking import on_fork
 from lmdeck._limits import FETCH_SECONDS, MAX_IMAGE_BYTES
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lmdeck.outputs import Completion, Embeddings, TokenCount
 
 EMBED_BATCH = 64
+INTEGRATIONS = 'Pass a list: `integrations=["mcp/playwright"]`.'
 
 
 class LMStudio(ClientBase):
@@ -92,12 +94,15 @@ class LMStudio(ClientBase):
         """Return a chat with a model.
 
         None means the client's default, a loaded model, or the smallest one.
+
+        Raises:
+            ConfigurationError: `model` is neither text nor None.
         """
-        return Chat(self._session, self._get_transport, ChatSpec(model=model, strict=strict))
+        return Chat(self._session, self._get_transport, ChatSpec(model=checked_model(model), strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> Chat:
         """Return the same chat for this client; it may have been built with an async client."""
-        return Chat(self._session, self._get_transport, chat.spec)
+        return Chat(self._session, self._get_transport, spec_of(chat))
 
     @property
     def responses(self) -> Responses:
@@ -131,12 +136,15 @@ class LMStudio(ClientBase):
         the history is sent again if the server no longer has the conversation, which `reply.problems` reports.
 
         Source: LM Studio docs `2_rest/chat.md`.
+
+        Raises:
+            ConfigurationError: `model` is neither text nor None, or `integrations` is not a list.
         """
         from lmdeck._client.conversation import Conversation, ConversationSpec
 
         spec = ConversationSpec(
-            model=model,
-            integrations=tuple(integrations),
+            model=checked_model(model),
+            integrations=tuple(checked_list(integrations, "integrations", INTEGRATIONS)),
             system_prompt=system_prompt,
             store=store,
             recover=recover,
@@ -289,7 +297,7 @@ class LMStudio(ClientBase):
         """
         from lmdeck._plans.token_counts import count_tokens
 
-        return drive(count_tokens(self._session, chat.spec), self._get_transport())
+        return drive(count_tokens(self._session, spec_of(chat)), self._get_transport())
 
     def health(self) -> Health:
         """Return whether and how the server answers; never raise for a server that does not."""
@@ -359,11 +367,11 @@ class AsyncLMStudio(ClientBase):
 
     def chat(self, model: str | None = None, *, strict: bool = False) -> AsyncChat:
         """Async version of `LMStudio.chat`."""
-        return AsyncChat(self._session, self._get_transport, ChatSpec(model=model, strict=strict))
+        return AsyncChat(self._session, self._get_transport, ChatSpec(model=checked_model(model), strict=strict))
 
     def adopt(self, chat: Chat | AsyncChat) -> AsyncChat:
         """Async version of `LMStudio.adopt`."""
-        return AsyncChat(self._session, self._get_transport, chat.spec)
+        return AsyncChat(self._session, self._get_transport, spec_of(chat))
 
     @property
     def responses(self) -> AsyncResponses:
@@ -394,8 +402,8 @@ class AsyncLMStudio(ClientBase):
         from lmdeck._client.conversation import AsyncConversation, ConversationSpec
 
         spec = ConversationSpec(
-            model=model,
-            integrations=tuple(integrations),
+            model=checked_model(model),
+            integrations=tuple(checked_list(integrations, "integrations", INTEGRATIONS)),
             system_prompt=system_prompt,
             store=store,
             recover=recover,
@@ -487,7 +495,7 @@ class AsyncLMStudio(ClientBase):
         """Async version of `LMStudio.count_tokens`."""
         from lmdeck._plans.token_counts import count_tokens
 
-        return await drive_async(count_tokens(self._session, chat.spec), self._get_transport())
+        return await drive_async(count_tokens(self._session, spec_of(chat)), self._get_transport())
 
     async def health(self) -> Health:
         """Async version of `LMStudio.health`."""

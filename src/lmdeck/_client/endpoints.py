@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from lmdeck._arguments import checked_list
 from lmdeck._client.stream import AsyncChatStream, ChatStream
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
@@ -19,10 +20,22 @@ from lmdeck._plans.generation import read_whole
 from lmdeck._plans.session import Session
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
-from lmdeck.messages import Message, Reply
+from lmdeck.messages import Message, Reply, checked_messages
 
 DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which requires a limit
 TransportT = TypeVar("TransportT")
+
+
+def checked_input(input_: str | Iterable[Mapping[str, Any]]) -> str | list[Mapping[str, Any]]:
+    """Return the `input` of a response.
+
+    Raises:
+        ConfigurationError: It is neither text nor a list.
+    """
+    if isinstance(input_, str):
+        return input_
+    hint = "Pass a text or a list of items."
+    return checked_list(input_, "input", hint, expected="text or a list of items")
 
 
 class _Endpoint(Generic[TransportT]):
@@ -61,7 +74,7 @@ class Responses(_Endpoint[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        body = {"input": input if isinstance(input, str) else list(input), **options}
+        body = {"input": checked_input(input), **options}
         return final_reply(drive(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
@@ -76,7 +89,7 @@ class Responses(_Endpoint[Transport]):
         Raises:
             LMStudioError: The stream raises it when it is read.
         """
-        body = {"input": input if isinstance(input, str) else list(input), **options}
+        body = {"input": checked_input(input), **options}
         return ChatStream(self._transport(), partial(self._begin, model, body, stream=True))
 
 
@@ -104,7 +117,7 @@ class Messages(_Endpoint[Transport]):
         Raises:
             LMStudioError: The answer is not complete; the class says why, `hint` what to do.
         """
-        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        body = {"messages": checked_messages(messages), "max_tokens": max_tokens, **options}
         return final_reply(drive(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
@@ -120,7 +133,7 @@ class Messages(_Endpoint[Transport]):
         Raises:
             LMStudioError: The stream raises it when it is read.
         """
-        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        body = {"messages": checked_messages(messages), "max_tokens": max_tokens, **options}
         return ChatStream(self._transport(), partial(self._begin, model, body, stream=True))
 
 
@@ -140,7 +153,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         **options: Any,  # sent to the server unchanged,
     ) -> Reply:
         """Async version of `Responses.create`."""
-        body = {"input": input if isinstance(input, str) else list(input), **options}
+        body = {"input": checked_input(input), **options}
         return final_reply(await drive_async(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
@@ -151,7 +164,7 @@ class AsyncResponses(_Endpoint[AsyncTransport]):
         **options: Any,  # sent to the server unchanged,
     ) -> AsyncChatStream:
         """Async version of `Responses.stream`."""
-        body = {"input": input if isinstance(input, str) else list(input), **options}
+        body = {"input": checked_input(input), **options}
         return AsyncChatStream(self._transport(), partial(self._begin, model, body, stream=True))
 
 
@@ -172,7 +185,7 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         **options: Any,  # sent to the server unchanged,
     ) -> Reply:
         """Async version of `Messages.create`."""
-        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        body = {"messages": checked_messages(messages), "max_tokens": max_tokens, **options}
         return final_reply(await drive_async(read_whole(self._begin(model, body, stream=False)), self._transport()))
 
     def stream(
@@ -184,5 +197,5 @@ class AsyncMessages(_Endpoint[AsyncTransport]):
         **options: Any,  # sent to the server unchanged,
     ) -> AsyncChatStream:
         """Async version of `Messages.stream`."""
-        body = {"messages": list(messages), "max_tokens": max_tokens, **options}
+        body = {"messages": checked_messages(messages), "max_tokens": max_tokens, **options}
         return AsyncChatStream(self._transport(), partial(self._begin, model, body, stream=True))

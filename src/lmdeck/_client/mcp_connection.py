@@ -69,6 +69,7 @@ class Connection:
         self._session_is_lost = False
         self._calls = 0
         self._is_open = False
+        self.is_reported = False  # whether a `ToolServerLost` event was published for it
         self._process: Any = None  # anyio's, of a server that is a command
 
     @property

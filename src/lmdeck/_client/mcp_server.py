@@ -103,13 +103,13 @@ class MCPServer:
             return await connection.call(tool.name, arguments)
         except ConnectionLost as lost:
             if was_gone or (lost.may_have_started and not _may_be_repeated(tool)):
-                self._note_lost(connection, lost, report)
+                self._note_lost(connection, str(lost), report)
                 raise ToolFailed(self._lost_message(tool, lost)) from lost
         connection = await self._reconnect(connection, tool, report)
         try:
             return await connection.call(tool.name, arguments)
         except ConnectionLost as lost:
-            self._note_lost(connection, lost, report)
+            self._note_lost(connection, str(lost), report)
             raise ToolFailed(self._lost_message(tool, lost)) from lost
 
     async def _reconnect(self, old: Connection, tool: ServerTool, report: Report) -> Connection:
@@ -131,17 +131,21 @@ class MCPServer:
                 await new_connection.open()
             except Unreachable as error:
                 self._failures += 1
-                report(ToolServerLost(server=self._address.name, reason=str(error), reconnected=False))
+                self._note_lost(new_connection, str(error), report)
                 raise ToolFailed(
                     f"The tool {tool.name!r} cannot be used: its MCP server {self._address.name!r} is gone and could not be "
                     f"reconnected. Answer without it."
                 ) from error
             self._failures = 0
+            old.is_reported = True
             report(ToolServerLost(server=self._address.name, reason=old.reason, reconnected=True))
             return new_connection
 
-    def _note_lost(self, connection: Connection, lost: ConnectionLost, report: Report) -> None:
-        report(ToolServerLost(server=self._address.name, reason=connection.reason or str(lost), reconnected=False))
+    def _note_lost(self, connection: Connection, reason: str, report: Report) -> None:
+        """Publish the loss of a connection once, however many calls it had."""
+        if not connection.is_reported:
+            connection.is_reported = True
+            report(ToolServerLost(server=self._address.name, reason=reason, reconnected=False))
 
     def _lost_message(self, tool: ServerTool, lost: ConnectionLost) -> str:
         message = f"The MCP server {self._address.name!r} disconnected while its tool {tool.name!r} was called"

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
+from lmdeck._arguments import checked_text, wrong_type
 from lmdeck._files import replace_file
 from lmdeck._requests.tool_images import tool_message
 from lmdeck._text import replace_lone_surrogates
@@ -19,6 +20,7 @@ from lmdeck.messages import Message, Reply, ToolCall
 CHARACTERS_PER_TOKEN = 3.5
 TOKENS_PER_MESSAGE = 4
 FORMAT = "lmdeck history 1"
+SAVED = "Pass the path of a file, as to `save`."
 
 
 class SummaryChat(Protocol):
@@ -54,13 +56,22 @@ class History(Struct, frozen=True):
     messages: tuple[Message, ...] = ()
 
     def system(self, text: str) -> Self:
-        """Set the system message, in place of an earlier one."""
+        """Set the system message, in place of an earlier one.
+
+        Raises:
+            ConfigurationError: `text` is not text.
+        """
+        message = Message(role="system", content=checked_text(text, "A system message"))
         rest = self.messages[1:] if self.messages and self.messages[0].role == "system" else self.messages
-        return type(self)((Message(role="system", content=text), *rest))
+        return type(self)((message, *rest))
 
     def user(self, text: str) -> Self:
-        """Add a user message."""
-        return self._with(Message(role="user", content=text))
+        """Add a user message.
+
+        Raises:
+            ConfigurationError: `text` is not text.
+        """
+        return self._with(Message(role="user", content=checked_text(text, "A user message")))
 
     def add(self, *items: Reply | Message | Mapping[str, Any]) -> Self:
         """Add replies and messages.
@@ -82,10 +93,12 @@ class History(Struct, frozen=True):
         """Add the result of a call: text unchanged, images as images, everything else as JSON.
 
         Raises:
-            ConfigurationError: The call is not in the history, or already has a result.
+            ConfigurationError: It is not a call, not in the history, or already has a result.
             InvalidRequestError: LM Studio does not accept an image in it.
             TypeError: JSON cannot represent the result.
         """
+        if not isinstance(call, ToolCall):
+            raise wrong_type("call", "a ToolCall", call, "Pass a call of `reply.tool_calls`.")
         waiting = {one.id for message in self.messages for one in message.tool_calls}
         waiting -= {message.tool_call_id for message in self.messages if message.role == "tool"}
         if call.id not in waiting:
@@ -161,6 +174,8 @@ class History(Struct, frozen=True):
         Raises:
             ConfigurationError: The text is not a history.
         """
+        if not isinstance(text, (str, bytes, bytearray)):
+            raise wrong_type("The history", "text or bytes", text, "Pass the output of `to_json`.")
         try:
             body = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -178,22 +193,26 @@ class History(Struct, frozen=True):
         """Write the history to a file atomically; several threads and processes may do so at once.
 
         Raises:
+            ConfigurationError: The path is neither text nor a `Path`.
             FileWriteError: The file could not be written; it is unchanged.
         """
-        replace_file(path, replace_lone_surrogates(self.to_json()).encode())
+        replace_file(_checked_path(path), replace_lone_surrogates(self.to_json()).encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a history from a file.
 
         Raises:
-            ConfigurationError: The file does not contain a history.
+            ConfigurationError: The file does not contain a history, or the path is not one.
             OSError: It cannot be read.
         """
+        file = Path(_checked_path(path))
         try:
-            return cls.from_json(Path(path).read_bytes())
+            return cls.from_json(file.read_bytes())
         except ConfigurationError as error:
-            raise ConfigurationError(f"{os.fspath(path)}: {error.message}", hint=error.hint) from error
+            raise ConfigurationError(f"{file}: {error.message}", hint=error.hint) from error
+        except ValueError as error:  # a NUL in the path
+            raise ConfigurationError(f"{str(file)!r} is not a path: {error}.", hint=SAVED) from error
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)
@@ -203,6 +222,12 @@ class History(Struct, frozen=True):
 
     def _with(self, *added: Message) -> Self:
         return type(self)((*self.messages, *added))
+
+
+def _checked_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    if not isinstance(path, (str, os.PathLike)):
+        raise wrong_type("The path of a history", "text or a Path", path, SAVED)
+    return path
 
 
 def exchanges_of(messages: Iterable[Message]) -> list[list[Message]]:

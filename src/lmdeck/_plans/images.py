@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmdeck._arguments import checked_text
 from lmdeck._pipeline.effects import Open, Plan, Read
 from lmdeck._requests.image_urls import (
     REDIRECTS,
@@ -30,7 +31,7 @@ def fetch_image(url: str, guard: AddressGuard, max_bytes: int, total_timeout: fl
         raise ConfigurationError(
             "max_bytes and total_timeout must be greater than 0.", hint="Omit them for the defaults."
         )
-    url, redirects = checked_address(url, guard), 0
+    url, redirects = checked_address(checked_text(url, "The image URL"), guard), 0
     limits = Timeouts(connect=total_timeout, first_token=total_timeout, idle=total_timeout, total=total_timeout)
     while True:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmdeck._arguments import checked_text
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._pipeline.calls import ResponseStream
 from lmdeck._pipeline.effects import Plan
@@ -15,7 +16,6 @@ from lmdeck._plans.session import Session
 from lmdeck._requests.fill_in_the_middle import fill_in_the_middle
 from lmdeck._responses.embeddings import (
     batches,
-    checked_prompt,
     checked_texts,
     read_completion,
     read_usage,
@@ -55,6 +55,7 @@ def complete(
     session: Session, prompt: str, suffix: str | None, model: str | None, options: Mapping[str, Any]
 ) -> Plan[Completion]:
     """Complete a text, or fill in the text before `suffix`; no prompt template is applied."""
+    _check_texts(prompt, suffix)
     fixes = CompatibilityFixes(session.settings.without_rules)
 
     def build(named: str | None) -> GenerationRequest[JSONReader]:
@@ -74,6 +75,7 @@ def begin_completion(
     session: Session, prompt: str, suffix: str | None, model: str | None, options: Mapping[str, Any]
 ) -> Plan[ResponseStream[ChatReader]]:
     """Request a streamed completion, and read it up to its first chunks."""
+    _check_texts(prompt, suffix)
     fixes = CompatibilityFixes(session.settings.without_rules)
 
     def build(named: str | None) -> GenerationRequest[ChatReader]:
@@ -95,10 +97,19 @@ def begin_completion(
     return generate(session, model, build)
 
 
-def _completion_body(model: str | None, prompt: str, suffix: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    text = checked_prompt(prompt)
+def _check_texts(prompt: str, suffix: str | None) -> None:
+    """Check the texts of a completion.
+
+    Raises:
+        ConfigurationError: One of them is not text.
+    """
+    checked_text(prompt, "A prompt", "For messages use `lm.chat()`.")
     if suffix is not None:
-        text = fill_in_the_middle(model or "", text, checked_prompt(suffix))
+        checked_text(suffix, "A suffix", "Pass the text after the gap, or None.")
+
+
+def _completion_body(model: str | None, prompt: str, suffix: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    text = prompt if suffix is None else fill_in_the_middle(model or "", prompt, suffix)
     return {**({"model": model} if model else {}), "prompt": text, **_sent(options)}
 
 

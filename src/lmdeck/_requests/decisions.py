@@ -14,7 +14,7 @@ import msgspec
 
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._questions import CheckedQuestion, Option
-from lmdeck._requests.images import checked_url, image_part
+from lmdeck._requests.images import checked_images, checked_url, image_part
 from lmdeck.errors import ConfigurationError
 from lmdeck.images import ImageSource
 
@@ -47,7 +47,7 @@ def image_urls(images: Sequence[ImageSource], fixes: CompatibilityFixes) -> list
         InvalidRequestError: An image is a URL, or LM Studio does not accept its format and Pillow is not installed.
     """
     unchanged = not fixes.is_enabled("images")
-    urls = [str(image_part(image, unchanged=unchanged)["image_url"]["url"]) for image in images]
+    urls = [str(image_part(image, unchanged=unchanged)["image_url"]["url"]) for image in checked_images(images)]
     return urls if unchanged else [checked_url(url, fixes) for url in urls]
 
 

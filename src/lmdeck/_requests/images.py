@@ -10,9 +10,11 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lmdeck._arguments import checked_list, wrong_type
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import MAX_IMAGE_BYTES
@@ -26,18 +28,29 @@ IN_URI = "the image in the data URI"
 _DATA_URI = late_pattern(r"data:image/[\w.+-]{1,40};base64,(?P<data>[A-Za-z0-9+/=\s]+)", re.IGNORECASE)
 
 
+def checked_images(images: Iterable[ImageSource]) -> list[ImageSource]:
+    """Return the images of an argument as a list.
+
+    Raises:
+        ConfigurationError: It is a single image, or not iterable.
+    """
+    return checked_list(images, "images", 'Pass a list: `images=["photo.png"]`.')
+
+
 def image_part(image: ImageSource, *, unchanged: bool = False) -> dict[str, Any]:
     """Return the content part of an image: a path, bytes or a data URI.
 
     With `unchanged`, a URL of any kind is also allowed, and not checked.
 
     Raises:
-        ConfigurationError: The file cannot be read, is too large, or is not an image of a known format.
+        ConfigurationError: The file cannot be read, is too large, or is not an image of a known format; or it is no file.
         InvalidRequestError: It is a URL, or LM Studio does not accept its format or size and Pillow is not installed.
     """
     image = image.source if isinstance(image, Image) else image
     if isinstance(image, (bytes, bytearray)):
         return _part(bytes(image), "the image passed as bytes")
+    if not isinstance(image, (str, os.PathLike)):
+        raise wrong_type("An image", "a path, bytes or a data URI", image, "Pass the path or the bytes of a file.")
     text = os.fspath(image)
     if unchanged and text.startswith(("data:", "http://", "https://")):
         return {"type": "image_url", "image_url": {"url": text}}

@@ -6,12 +6,13 @@ empty `text` and empty tool parameters (lmstudio-bug-tracker).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lmdeck._arguments import checked_list, checked_text, wrong_type
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._requests.chat import without_nulls
-from lmdeck._requests.images import checked_url, image_part
+from lmdeck._requests.images import checked_images, checked_url, image_part
 from lmdeck._requests.message_order import items_order, turns_order
 from lmdeck._requests.tool_images import anthropic_images_after_results, response_images_after_results
 from lmdeck.errors import ConfigurationError
@@ -25,12 +26,13 @@ def native_input(text: str, images: Sequence[ImageSource], fixes: CompatibilityF
     """Return a user message as `input` of `/api/v1/chat`; record converted images in `fixes`.
 
     Raises:
-        ConfigurationError: An image cannot be read, is too large, or is of an unknown format.
+        ConfigurationError: `text` is not text, or an image cannot be read, is too large, or is of an unknown format.
         InvalidRequestError: An image is a URL, or LM Studio does not accept its format and Pillow is not installed.
     """
+    checked_text(text, "A message of a conversation")
     if not images:
         return text
-    urls = [_image_url(image, fixes) for image in images]
+    urls = [_image_url(image, fixes) for image in checked_images(images)]
     parts = [{"type": "image", "data_url": url} for url in urls]
     return [{"type": "message", "content": text}, *parts]
 
@@ -91,7 +93,7 @@ def responses_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
     """Return the body of `/v1/responses`; tools may also be in the format of chat completions.
 
     Raises:
-        ConfigurationError: The input is missing.
+        ConfigurationError: The input is missing, or a tool is not a dict or a `Tool`.
     """
     body = {name: value for name, value in options.items() if value is not None}
     if not body.get("input"):
@@ -102,7 +104,7 @@ def responses_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
     if body.get("text") == {} and fixes.apply("empty_text", "The empty `text`, which LM Studio refuses, was omitted."):
         del body["text"]
     if "tools" in body:
-        body["tools"] = [_flat_tool(tool, fixes) for tool in body["tools"]]
+        body["tools"] = [_flat_tool(fields, fixes) for fields in _tool_fields(body["tools"])]
     choice = body.get("tool_choice")
     if isinstance(choice, Mapping) and isinstance(choice.get("function"), Mapping):
         body["tool_choice"] = {"type": "function", "name": choice["function"].get("name")}
@@ -113,7 +115,7 @@ def anthropic_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
     """Return the body of `/v1/messages`; messages and tools may also be in OpenAI's format.
 
     Raises:
-        ConfigurationError: There is no message, or a tool has no name.
+        ConfigurationError: There is no message, or a tool has no name, or is not a dict or a `Tool`.
     """
     body = {name: value for name, value in options.items() if value is not None}
     messages = [each.to_dict() if isinstance(each, Message) else dict(each) for each in body.get("messages") or ()]
@@ -126,7 +128,7 @@ def anthropic_body(options: Mapping[str, Any], fixes: CompatibilityFixes) -> dic
     fixes.problems += turns_order(messages)
     body["messages"] = list(anthropic_images_after_results(messages, fixes))
     if "tools" in body:
-        body["tools"] = [_anthropic_tool(tool) for tool in body["tools"]]
+        body["tools"] = [_anthropic_tool(fields) for fields in _tool_fields(body["tools"])]
     choice = body.get("tool_choice")
     if isinstance(choice, str):
         kinds = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
@@ -139,8 +141,15 @@ def offered_tools(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [tool for tool in body.get("tools") or () if isinstance(tool, Mapping) and tool.get("name")]
 
 
-def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # dicts and Tool objects
-    flat = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+def _tool_fields(tools: Iterable[Any]) -> Iterator[dict[str, Any]]:  # dicts and Tool objects
+    for tool in checked_list(tools, "tools", "Pass a list: `tools=[tool]`."):
+        fields = tool.to_dict() if hasattr(tool, "to_dict") else tool
+        if not isinstance(fields, Mapping):
+            raise wrong_type("A tool", "a dict or a Tool", tool, "Create a Tool of a function with `lmdeck.tool`.")
+        yield without_nulls(fields)
+
+
+def _flat_tool(flat: dict[str, Any], fixes: CompatibilityFixes) -> dict[str, Any]:
     if isinstance(flat.get("function"), Mapping):
         flat = {"type": "function", **without_nulls(flat["function"])}
     detail = f"The tool {flat.get('name')!r} got the object schema that LM Studio requires."
@@ -149,8 +158,7 @@ def _flat_tool(tool: Any, fixes: CompatibilityFixes) -> dict[str, Any]:  # dicts
     return flat
 
 
-def _anthropic_tool(tool: Any) -> dict[str, Any]:  # dicts and Tool objects
-    fields = without_nulls(tool.to_dict() if hasattr(tool, "to_dict") else tool)
+def _anthropic_tool(fields: dict[str, Any]) -> dict[str, Any]:
     function = fields.get("function")
     if not isinstance(function, Mapping):
         return fields

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from lmdeck._arguments import checked_list
 from lmdeck._responses.figures import ENDED_EARLY, flatten_usage, stats_of_timings, with_draft_tokens
 from lmdeck._responses.logprobs import LOGPROBS_MISSING, read_logprobs
 from lmdeck._responses.model_names import is_same_model
@@ -28,9 +29,12 @@ def checked_texts(input_: str | Sequence[str]) -> list[str]:
     """Return the texts to embed as a list.
 
     Raises:
-        ConfigurationError: The list is empty, or an item is not text: LM Studio does not accept token ids.
+        ConfigurationError: It is not a list, the list is empty, or an item is not text: LM Studio does not accept token ids.
     """
-    items: list[object] = [input_] if isinstance(input_, str) else list(input_)
+    hint = "Pass a text or a list of texts."
+    items: list[object] = [input_]
+    if not isinstance(input_, str):
+        items = [*checked_list(input_, "The input", hint, expected="a text or a list of texts")]
     texts = [item for item in items if isinstance(item, str)]
     if len(texts) < len(items):
         invalid = next(item for item in items if not isinstance(item, str))
@@ -39,7 +43,7 @@ def checked_texts(input_: str | Sequence[str]) -> list[str]:
             hint="Pass a text or a list of texts; LM Studio does not accept token ids.",
         )
     if not texts:
-        raise ConfigurationError("There is nothing to embed.", hint="Pass a text or a list of texts.")
+        raise ConfigurationError("There is nothing to embed.", hint=hint)
     return texts
 
 
@@ -113,19 +117,6 @@ def read_usage(body: object) -> Usage | None:
     flat = flatten_usage(dict(usage))
     counts = {name: flat[name] for name in Usage.__struct_fields__ if isinstance(flat.get(name), (int, float))}
     return Usage(**{name: int(count) for name, count in counts.items()})
-
-
-def checked_prompt(prompt: str) -> str:
-    """Return the prompt.
-
-    Raises:
-        ConfigurationError: The prompt is not text.
-    """
-    if not isinstance(prompt, str):
-        raise ConfigurationError(
-            f"A prompt must be text, not {type(prompt).__name__}.", hint="For messages use `lm.chat()`."
-        )
-    return prompt
 
 
 def read_completion(

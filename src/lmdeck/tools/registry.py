@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lmdeck._arguments import wrong_type
 from lmdeck.errors import ConfigurationError, UnknownToolError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
     An OpenAI-style dict is returned unchanged.
 
     Raises:
-        ConfigurationError: The signature of a function cannot be described.
+        ConfigurationError: The signature of a function cannot be described, or it is none of these.
         UnknownToolError: No tool of that name is registered.
     """
     from lmdeck.tools.tool import Tool, tool  # imported late: most chats offer no tools
@@ -76,6 +77,9 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
     if hasattr(offer, "to_dict"):
         described: Mapping[str, Any] = offer.to_dict()
         return described
+    if not callable(offer):
+        hint = "Pass a function, a Tool, an OpenAI-style dict or a registered name."
+        raise wrong_type("A tool", "a function, a Tool, a dict or a name", offer, hint)
     return tool(offer)
 
 
