@@ -36,7 +36,7 @@ def checked_model(model: str | None) -> str | None:
 
 
 def checked_list(values: Iterable[T], what: str, hint: str, *, expected: str = "a list") -> list[T]:
-    """Return the items of an argument that must be a list, or any other iterable of several values.
+    """Return the items of an argument that must be a list, or another iterable.
 
     Raises:
         ConfigurationError: It is a single value: text, bytes, a dict, or not iterable.

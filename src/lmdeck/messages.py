@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
-from lmdeck._arguments import checked_list, wrong_type
 from lmdeck.errors import ConfigurationError, LMStudioError
 from lmdeck.stats import Stats, Usage
 
@@ -95,20 +94,10 @@ TOOL_CALL_ANNOUNCED = "The finish reason is a tool call, but the server did not 
 
 def not_a_message(value: object) -> ConfigurationError:
     """Return the error for a value that was passed as a message."""
-    return wrong_type("A message", "a dict or a Message", value, 'Use {"role": "user", "content": "…"}.')
-
-
-def checked_messages(messages: Iterable[Message | Mapping[str, Any]]) -> list[Message | Mapping[str, Any]]:
-    """Return the messages of an argument as a list.
-
-    Raises:
-        ConfigurationError: It is not a list, or one of its items is not a message.
-    """
-    checked = checked_list(messages, "messages", 'Pass a list: [{"role": "user", "content": "…"}].')
-    for message in checked:
-        if not isinstance(message, (Message, Mapping)):
-            raise not_a_message(message)
-    return checked
+    return ConfigurationError(
+        f"A message must be a dict or a Message, not {type(value).__name__}.",
+        hint='Use {"role": "user", "content": "…"}.',
+    )
 
 
 class Message(Struct, frozen=True, kw_only=True):

@@ -15,9 +15,10 @@ from lmdeck._arguments import checked_list, checked_model, checked_text, wrong_t
 from lmdeck._compatibility import ALL, check_rules
 from lmdeck._plans.session import Session
 from lmdeck._requests.chat import ChatSpec, checked_options, checked_tool, expects_one_call, tool_name
+from lmdeck._requests.history import checked_messages
 from lmdeck.config import Settings
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import Message, Reply, ToolCall, checked_messages, read_call
+from lmdeck.messages import Message, Reply, ToolCall, read_call
 from lmdeck.tools.registry import Offer, offered_tool
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lmdeck.model_info import ReasoningLevel
 
 HOUR = 3600
+TOOL_CHOICE_HINT = 'Use "auto", "none", "required", or the name of a tool.'
 TransportT = TypeVar("TransportT")
 
 
@@ -165,8 +167,7 @@ class Builder(Generic[TransportT]):
             ConfigurationError: It is neither text, nor OpenAI's dict for a tool, nor None.
         """
         if choice is not None and not isinstance(choice, (str, Mapping)):
-            hint = 'Use "auto", "none", "required", or the name of a tool.'
-            raise wrong_type("A tool choice", "text, a dict or None", choice, hint)
+            raise wrong_type("A tool choice", "text, a dict or None", choice, TOOL_CHOICE_HINT)
         return self._replace(tool_choice=choice)
 
     def with_options(self, **options: Any) -> Self:  # sent to the server unchanged
@@ -231,7 +232,7 @@ class Builder(Generic[TransportT]):
         if ttl is False:
             return self._replace(cache_control="no-cache, no-store")
         seconds = HOUR if ttl is True else ttl
-        if not isinstance(seconds, (int, float)) or not 1 <= seconds < inf:
+        if not _is_age(seconds):
             raise ConfigurationError(
                 f"An answer cannot be cached for {ttl!r} seconds.", hint="Pass 1 or more, or False for no cache."
             )
@@ -300,6 +301,11 @@ class Builder(Generic[TransportT]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self._spec.model!r} messages={len(self._spec.messages)}>"
+
+
+def _is_age(seconds: object) -> bool:
+    """Whether a value is a number of at least one second."""
+    return isinstance(seconds, (int, float)) and 1 <= seconds < inf
 
 
 def _role(message: Message | Mapping[str, Any]) -> object:

@@ -18,9 +18,10 @@ from lmdeck._plans.chat import final_reply
 from lmdeck._plans.endpoints import MESSAGES, RESPONSES, Endpoint, begin_endpoint
 from lmdeck._plans.generation import read_whole
 from lmdeck._plans.session import Session
+from lmdeck._requests.history import checked_messages
 from lmdeck._streaming.chat_reader import ChatReader
 from lmdeck._transport import AsyncTransport, Transport
-from lmdeck.messages import Message, Reply, checked_messages
+from lmdeck.messages import Message, Reply
 
 DEFAULT_MAX_TOKENS = 4096  # of `/v1/messages`, which requires a limit
 TransportT = TypeVar("TransportT")

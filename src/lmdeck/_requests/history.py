@@ -13,11 +13,25 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Struct, field
 
+from lmdeck._arguments import checked_list
 from lmdeck._compatibility import CompatibilityFixes
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._requests.message_order import chat_order
 from lmdeck.errors import ConfigurationError
-from lmdeck.messages import ROLES, Message, ToolCall
+from lmdeck.messages import ROLES, Message, ToolCall, not_a_message
+
+
+def checked_messages(messages: Iterable[Message | Mapping[str, Any]]) -> list[Message | Mapping[str, Any]]:
+    """Return the messages of an argument as a list.
+
+    Raises:
+        ConfigurationError: It is not a list, or one of its items is not a message.
+    """
+    checked = checked_list(messages, "messages", 'Pass a list: [{"role": "user", "content": "…"}].')
+    for message in checked:
+        if not isinstance(message, (Message, Mapping)):
+            raise not_a_message(message)
+    return checked
 
 
 def normal_messages(

@@ -78,8 +78,7 @@ def offered_tool(offer: Offer, registry: ToolRegistry) -> Tool[..., Any] | Mappi
         described: Mapping[str, Any] = offer.to_dict()
         return described
     if not callable(offer):
-        hint = "Pass a function, a Tool, an OpenAI-style dict or a registered name."
-        raise wrong_type("A tool", "a function, a Tool, a dict or a name", offer, hint)
+        raise wrong_type("A tool", "a function, a Tool, a dict or a name", offer, "Create one with `lmdeck.tool`.")
     return tool(offer)
 
 
