@@ -275,7 +275,7 @@ class ResponseStream(Struct, Generic[R], eq=False, weakref=True):
         self.failure = error
         self.close()
         if error.partial is None:
-            error.partial = self.reader.partial()
+            error.partial = self.reader.cut_off()
         locate(error, self.call, self.attempts)
         for observer in self._observers:
             observer.on_failed(error)

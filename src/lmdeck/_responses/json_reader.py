@@ -44,6 +44,10 @@ class Reader(Protocol):
         """Return the reply so far; None if the response is not a chat."""
         ...
 
+    def cut_off(self) -> Reply | None:
+        """Read the end of a response that failed, and return the reply so far, like `partial`."""
+        ...
+
     @property
     def is_done(self) -> bool:
         """Whether the end marker of the response was read."""
@@ -99,6 +103,8 @@ class JSONReader:
     def partial(self) -> None:
         """Return None: a JSON body has no partial reply."""
         return
+
+    cut_off = partial
 
     @property
     def is_done(self) -> bool:

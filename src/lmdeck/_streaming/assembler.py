@@ -225,12 +225,14 @@ class ChatAssembler:
             ToolCallMissingError: With `strict`, a call was demanded and there is none.
         """
         if self._stage is Stage.STREAMING:
-            raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.partial())
+            raise IncompleteStreamError("The stream ended without a finish reason or [DONE].", partial=self.cut_off())
         if not self._finish_reason:
             self._finish("stop", chunks)
         if self._native is not None:
             self._add_native_calls(self._native, chunks)  # deltas may arrive after the finish reason
         reply = self.reply()
+        if "assistantfinal" in reply.content or "to=functions." in reply.content:
+            reply = self._with_stripped_messages(reply)
         lost = _lost_call(reply.problems) if reply.problems else None
         missing = "" if lost or reply.tool_calls else self._missing_call()
         if self._note_missing(reply, missing):
@@ -246,6 +248,19 @@ class ChatAssembler:
             raise EmptyReplyError(f"The server's answer is empty ({_why_empty(reply)}).", hint=hint, partial=reply)
         return reply
 
+    def cut_off(self) -> Reply:
+        """Read the end of an answer that failed, and return the partial reply.
+
+        What the text parser still holds becomes content or a problem, as at a regular end, but a call that only this end completes
+        is reported instead of returned: it may be cut off.
+        """
+        if self._text_parser is not None and not self._finish_reason:
+            for chunk in self._text_parser.finish(answered=True):
+                if (call := chunk.tool_call) is not None:
+                    detail = f"The call of {call.name!r} may be cut off: {call.raw_arguments[:2000]}"
+                    self.note(Problem("tool_call_incomplete", detail, call.raw_arguments, span=call.span))
+        return self.partial()
+
     def partial(self) -> Reply:
         """Return the reply so far, with complete calls only."""
         reply = self.reply()
@@ -253,7 +268,7 @@ class ChatAssembler:
             return reply
         calls, problems = self._native.read(truncated=True)
         return msgspec.structs.replace(
-            reply, tool_calls=[*reply.tool_calls, *calls], problems=self._problems + problems
+            reply, tool_calls=[*reply.tool_calls, *calls], problems=[*reply.problems, *problems]
         )
 
     def reply(self) -> Reply:
@@ -404,6 +419,13 @@ class ChatAssembler:
             if self._tools and self._tools.resolve(call.name) is None:
                 detail = f"The server called {call.name!r}, a tool that was not offered."
                 self._note_once("unoffered_tool", detail, dialect=NATIVE)
+
+    def _with_stripped_messages(self, reply: Reply) -> Reply:
+        """Return the reply with problems for messages of gpt-oss whose special tokens the server stripped."""
+        from lmdeck._streaming.stripped_tokens import stripped_messages  # imported late: few answers have any
+
+        self._problems += stripped_messages(reply, self._tools)
+        return self.reply()
 
     def _missing_call(self) -> str:
         """Return why an answer without calls should have one, or `""`."""

@@ -173,6 +173,11 @@ class ChatReader:
         """Return the reply so far."""
         return self._with_raw(self._reply or self._assembler.partial())
 
+    def cut_off(self) -> Reply:
+        """Read the end of an answer that failed, and return the reply so far, with the text that was still held back."""
+        self._assembler.cut_off()
+        return self.partial()
+
     def reply(self) -> Reply:
         """Return the complete reply; valid after `finish`."""
         return self._with_raw(self._reply or self._assembler.reply())
@@ -326,7 +331,7 @@ class ChatReader:
         decoded = decoded_or_text(event.data)
         if event.event == "error" or is_error_body(decoded):
             error = self._api_error(decoded)
-            error.partial = self.partial()
+            error.partial = self.cut_off()
             raise error
         if completion.choices is None and not (completion.object or completion.id or completion.usage):
             self._refuse_event(event, "it has neither choices nor usage")
@@ -338,11 +343,11 @@ class ChatReader:
             reported = reported or self._api_error(event.data)
         cause = error if isinstance(error, BaseException) else None
         if reported is not None:
-            reported.partial = self.partial()
+            reported.partial = self.cut_off()
             raise reported from cause
         raise MalformedStreamError(
             f"Event {self._raw.count} of the stream is not {self._event_kind} ({error}): {shown}",
-            partial=self.partial(),
+            partial=self.cut_off(),
         ) from cause
 
     def _finish_events(self, chunks: list[Chunk]) -> None:
@@ -351,7 +356,7 @@ class ChatReader:
             self._read_observed(self._sse.finish(), chunks)
         except MalformedStreamError as error:
             raise IncompleteStreamError(
-                "The stream was cut off in the middle of an event.", partial=self.partial()
+                "The stream was cut off in the middle of an event.", partial=self.cut_off()
             ) from error
         if not (self._raw.count or self._assembler.is_complete):
             raise MalformedStreamError(f"The stream of {self._byte_count} bytes contains no event.")

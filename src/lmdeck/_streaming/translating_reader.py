@@ -89,7 +89,7 @@ class TranslatingReader(ChatReader):
             failure = decoded
         if failure is not None:
             error = api_error(self._status, failure, self._headers)
-            error.partial = self.partial()
+            error.partial = self.cut_off()
             raise error
 
     def _decode_body(self, body: bytes) -> WireCompletion:

@@ -147,6 +147,10 @@ class ChatRelay:
         """Return the reply so far."""
         return self._reader.partial()
 
+    def cut_off(self) -> Reply:
+        """Read the end of an answer that failed, and return the reply so far."""
+        return self._reader.cut_off()
+
     def is_whole_without_end(self, error: TransportError) -> bool:
         """Whether the answer is complete although its connection broke."""
         return self._reader.is_whole_without_end(error)
@@ -320,6 +324,8 @@ class PassingRelay:
     def partial(self) -> None:
         """Return nothing: an answer that is passed on is not parsed."""
         return
+
+    cut_off = partial
 
     def is_whole_without_end(self, error: TransportError) -> bool:  # its end is unknown
         """False: whether the answer is complete is known only at its end."""

@@ -1,0 +1,64 @@
+"""Find messages of gpt-oss in a text from which the server stripped the special tokens.
+
+`<|channel|>analysis<|message|>The user …<|end|><|start|>assistant<|channel|>final<|message|>Hello` arrives as
+`analysisThe user …assistantfinalHello`, a call as `commentary to=functions.NAME json{…}`. Such text is reported, not read: a
+stream has returned it before it is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from lmdeck._late_patterns import late_pattern
+from lmdeck._parsing.offered_tools import OfferedTools
+from lmdeck._responses.json_bodies import DECODE_ERRORS
+from lmdeck.messages import Problem, Reply
+
+ANALYSIS = "analysis"
+FINAL = late_pattern(r"(?<![\s`(\[{=,“])(?<![\s(\[{=,][\"'])assistantfinal")
+"""The header of the answer directly behind the reasoning; text that mentions it has a space, quotation mark or bracket there."""
+ADDRESS = "to=functions."
+BEFORE_ADDRESS = late_pattern(r"\A\Z|(?:\A|(?<=\S))(?:assistant|commentary|analysis)\s?\Z")
+BEFORE_BODY = ("json", "code", "commentary", "analysis")
+HEADER_LIMIT = 200
+HARMONY = "gpt-oss-harmony"
+REASONING_KEPT = "The server stripped gpt-oss's special tokens: the content before `assistantfinal` is probably reasoning."
+
+
+def stripped_messages(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
+    """Yield a problem for reasoning, and for a call of an offered tool, in the content of a complete reply."""
+    text = reply.content
+    if text.startswith(ANALYSIS) and text[len(ANALYSIS) :][:1].isupper() and FINAL.search(text):
+        yield Problem("reasoning_unopened", REASONING_KEPT, dialect=HARMONY)
+    if not reply.tool_calls and (name := _called_tool(text, tools)):
+        detail = f"The server stripped gpt-oss's special tokens: a call of {name!r} was left as text."
+        yield Problem("tool_call_unparsed", detail, text[text.rindex(ADDRESS) :], dialect=HARMONY)
+
+
+def _called_tool(text: str, tools: OfferedTools) -> str:
+    """Return the tool that the last message of a text calls, or `""`: gpt-oss ends its answer after a call."""
+    before, address, message = text.rpartition(ADDRESS)
+    header, _, _ = message[:HEADER_LIMIT].partition("{")
+    is_call = address and BEFORE_ADDRESS.search(before) and _is_object(message[len(header) :])
+    return _tool_in(header, tools) if is_call else ""
+
+
+def _tool_in(header: str, tools: OfferedTools) -> str:
+    """Return the tool that a header names, before the words that may follow its name, also without a space."""
+    for word in ("", *BEFORE_BODY):
+        header = header.removesuffix(word).rstrip()
+        if (name := tools.resolve(header)) is not None:
+            return name
+    return ""
+
+
+def _is_object(text: str) -> bool:
+    """Whether a text is a JSON object."""
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+    except DECODE_ERRORS:
+        return False
+    return True
