@@ -100,18 +100,18 @@ def test_an_error_event_is_what_its_words_mean_and_keeps_the_text_before_it(
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("ends", ["closed", "silent", "error event"])
 def test_an_error_has_the_text_that_could_still_become_markup(name: str, is_async: bool, ends: str) -> None:
-    """The parser holds `<thin` back until it is certain; the answer fails before."""
+    """The parser holds `<|chan` back until it is certain; the answer fails before."""
     form = FORMATS[name]
     assert form.words is not None
     assert form.failure is not None
-    text, failure = stream_of(*form.words("One "), *form.words("<thin")), stream_of(form.failure("It tipped over"))
+    text, failure = stream_of(*form.words("One "), *form.words("<|chan")), stream_of(form.failure("It tipped over"))
     last = {"closed": [CLOSE], "silent": [HANG], "error event": [failure.partition(b"\r\n\r\n")[2], CLOSE]}
     with Loopback([text, *last[ends]]) as server:
         settings = {"timeout": 0.1} if ends == "silent" else {}
         error = run(server.url, form, is_async=is_async, stream=True, **settings).error
     assert error is not None
     assert error.partial is not None
-    assert error.partial.content == "One <thin"
+    assert error.partial.content == "One <|chan"
 
 
 @pytest.mark.parametrize("name", STREAMED)

@@ -40,6 +40,11 @@ def event(**delta: Any) -> bytes:
     return b"data: %s\n\n" % json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode()
 
 
+def read(target: ChatReader, wire: bytes) -> None:
+    target.feed(wire)
+    target.finish()
+
+
 @pytest.mark.parametrize(("failure", "kind"), FAILURES)
 @pytest.mark.parametrize(
     ("text", "content", "reasoning", "codes"),
@@ -57,8 +62,7 @@ def test_an_error_has_the_text_that_was_held_back(
 ) -> None:
     target = reader()
     with pytest.raises(kind) as caught:
-        target.feed(event(content=text) + failure)
-        target.finish()
+        read(target, event(content=text) + failure)
     for partial in (caught.value.partial, target.cut_off()):
         assert partial is not None
         assert (partial.content, partial.reasoning, partial.tool_calls) == (content, reasoning, [])

@@ -251,8 +251,8 @@ class ChatAssembler:
     def cut_off(self) -> Reply:
         """Read the end of an answer that failed, and return the partial reply.
 
-        What the text parser still holds becomes content or a problem, as at a regular end, but a call that only this end completes
-        is reported instead of returned: it may be cut off.
+        What the text parser still holds becomes content or a problem, as at a regular end. A call that only this end completes
+        is reported instead of returned, because it may be cut off.
         """
         if self._text_parser is not None and not self._finish_reason:
             for chunk in self._text_parser.finish(answered=True):

@@ -19,13 +19,15 @@ from lmdeck.messages import Problem, Reply
 
 ANALYSIS = "analysis"
 FINAL = late_pattern(r"(?<![\s`(\[{=,“])(?<![\s(\[{=,][\"'])assistantfinal")
-"""The header of the answer directly behind the reasoning; text that mentions it has a space, quotation mark or bracket there."""
+"""The header of the answer, directly behind the reasoning; in prose, a space, quotation mark or bracket precedes it."""
 ADDRESS = "to=functions."
 BEFORE_ADDRESS = late_pattern(r"\A\Z|(?:\A|(?<=\S))(?:assistant|commentary|analysis)\s?\Z")
 BEFORE_BODY = ("json", "code", "commentary", "analysis")
 HEADER_LIMIT = 200
 HARMONY = "gpt-oss-harmony"
-REASONING_KEPT = "The server stripped gpt-oss's special tokens: the content before `assistantfinal` is probably reasoning."
+REASONING_KEPT = (
+    "The server stripped gpt-oss's special tokens: the content before `assistantfinal` is probably reasoning."
+)
 
 
 def stripped_messages(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
