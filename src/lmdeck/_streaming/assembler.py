@@ -421,7 +421,7 @@ class ChatAssembler:
                 self._note_once("unoffered_tool", detail, dialect=NATIVE)
 
     def _with_stripped_messages(self, reply: Reply) -> Reply:
-        """Return the reply with problems for messages of gpt-oss whose special tokens the server stripped."""
+        """Return the reply, with problems for messages of gpt-oss without their special tokens."""
         from lmdeck._streaming.stripped_tokens import stripped_messages  # imported late: few answers have any
 
         self._problems += stripped_messages(reply, self._tools)

@@ -174,7 +174,10 @@ class ChatReader:
         return self._with_raw(self._reply or self._assembler.partial())
 
     def cut_off(self) -> Reply:
-        """Read the end of an answer that failed, and return the reply so far, with the text that was still held back."""
+        """Read the end of an answer that failed, and return the reply so far.
+
+        It has the text that was still held back.
+        """
         self._assembler.cut_off()
         return self.partial()
 

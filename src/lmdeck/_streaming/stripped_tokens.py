@@ -31,7 +31,7 @@ REASONING_KEPT = (
 
 
 def stripped_messages(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
-    """Yield a problem for reasoning, and for a call of an offered tool, in the content of a complete reply."""
+    """Yield a problem for reasoning, and for a call of an offered tool, in the content."""
     text = reply.content
     if text.startswith(ANALYSIS) and text[len(ANALYSIS) :][:1].isupper() and FINAL.search(text):
         yield Problem("reasoning_unopened", REASONING_KEPT, dialect=HARMONY)
@@ -41,7 +41,7 @@ def stripped_messages(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
 
 
 def _called_tool(text: str, tools: OfferedTools) -> str:
-    """Return the tool that the last message of a text calls, or `""`: gpt-oss ends its answer after a call."""
+    """Return the tool that the last message calls, or `""`: gpt-oss ends its answer after a call."""
     before, address, message = text.rpartition(ADDRESS)
     header, _, _ = message[:HEADER_LIMIT].partition("{")
     is_call = address and BEFORE_ADDRESS.search(before) and _is_object(message[len(header) :])
@@ -49,7 +49,7 @@ def _called_tool(text: str, tools: OfferedTools) -> str:
 
 
 def _tool_in(header: str, tools: OfferedTools) -> str:
-    """Return the tool that a header names, before the words that may follow its name, also without a space."""
+    """Return the tool that a header names; other words may follow, also without a space."""
     for word in ("", *BEFORE_BODY):
         header = header.removesuffix(word).rstrip()
         if (name := tools.resolve(header)) is not None:
