@@ -41,7 +41,7 @@ def stripped_messages(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
 
 
 def _called_tool(text: str, tools: OfferedTools) -> str:
-    """Return the tool that the last message calls, or `""`: gpt-oss ends its answer after a call."""
+    """Return the tool that the last message calls, or `""`; such a message ends the text."""
     before, address, message = text.rpartition(ADDRESS)
     header, _, _ = message[:HEADER_LIMIT].partition("{")
     is_call = address and BEFORE_ADDRESS.search(before) and _is_object(message[len(header) :])
