@@ -205,6 +205,12 @@ def test_a_bad_value_is_named_with_its_origin(tmp_path: Path, name: str, value: 
         assert f"not {value!r}" in text
 
 
+def test_an_empty_token_is_named_as_empty(tmp_path: Path) -> None:
+    """The value is hidden, so the message says that it is empty and that None means no token."""
+    text = refused(tmp_path, {"api_token": ""})
+    assert "'api_token' must be None where the server demands no token, or else a token that is not empty" in text
+
+
 def test_a_bad_value_of_the_environment_names_the_variable(tmp_path: Path) -> None:
     """The error names the variable, not only the setting."""
     assert (

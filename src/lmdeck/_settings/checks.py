@@ -63,6 +63,8 @@ def _url(value: object) -> str:
 
 def _secret(value: object) -> Secret:
     text = value.reveal() if isinstance(value, Secret) else value
+    if text == "":
+        raise ValueError("None where the server demands no token, or else a token that is not empty")
     if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.strip().isprintable():
         raise ValueError("a token of printable ASCII characters on one line")
     token = _PASTED.sub("", text.strip().strip("\"'")).strip().strip("\"'")
