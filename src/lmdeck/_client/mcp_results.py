@@ -39,8 +39,8 @@ def _repeats(texts: list[str], structured: dict[str, Any]) -> bool:
     A value that is not an object is sent as `{"result": value}`, and a list as one text for each item.
     """
     decoded = [_decoded(text) for text in texts]
-    said = [texts, decoded, *texts, *decoded]
-    return structured in said or (list(structured) == ["result"] and structured["result"] in said)
+    shown = [texts, decoded, *texts, *decoded]
+    return structured in shown or (list(structured) == ["result"] and structured["result"] in shown)
 
 
 def _decoded(text: str) -> object:

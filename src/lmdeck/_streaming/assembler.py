@@ -15,7 +15,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from lmdeck._chunks import Chunk
-from lmdeck._late_patterns import late_pattern
 from lmdeck._limits import DEFAULT_LIMITS, Limits
 from lmdeck._parsing.call_ids import new_call_id
 from lmdeck._parsing.offered_tools import NO_TOOLS, OfferedTools
@@ -37,13 +36,8 @@ REASONING_USED_BUDGET = (
     "The model used all its tokens for reasoning and wrote no answer: raise `max_tokens`, or ask for less reasoning."
 )
 INTERNAL_MARK = "__LM_STUDIO_INTERNAL_"
-REASONING_END = late_pattern(rf"{INTERNAL_MARK}[A-Z_]{{0,60}}REASONING_END_[0-9a-f]{{1,64}}__")
-"""LM Studio's own mark behind the reasoning, which it sometimes leaves in the content (mozilla-ai/any-llm #1167)."""
 MARK_DROPPED = (
     "LM Studio left its mark of the end of the reasoning in the content: the text before it is the reasoning."
-)
-MARK_KEPT = (
-    "LM Studio left its mark of the end of the reasoning in the content, which had been returned before it came."
 )
 REASONING_ONLY = "The model ended its answer after the reasoning: ask again, or ask for less reasoning."
 
@@ -231,8 +225,9 @@ class ChatAssembler:
         if self._native is not None:
             self._add_native_calls(self._native, chunks)  # deltas may arrive after the finish reason
         reply = self.reply()
-        if "assistantfinal" in reply.content or "to=functions." in reply.content:
-            reply = self._with_stripped_messages(reply)
+        text = reply.content
+        if "assistantfinal" in text or "to=functions." in text or INTERNAL_MARK in text:
+            reply = self._with_leftovers(reply)
         lost = _lost_call(reply.problems) if reply.problems else None
         missing = "" if lost or reply.tool_calls else self._missing_call()
         if self._note_missing(reply, missing):
@@ -353,10 +348,8 @@ class ChatAssembler:
             chunks.append(Chunk("", text))
 
     def _read_content(self, text: str, chunks: list[Chunk], *, is_whole: bool = False) -> None:
-        if is_whole and INTERNAL_MARK in text and (mark := REASONING_END.search(text)):
-            self._note_once("token_dropped", MARK_DROPPED)
-            self._read_reasoning(text[: mark.start()], chunks)
-            text = text[mark.end() :]
+        if is_whole and INTERNAL_MARK in text:
+            text = self._without_mark(text, chunks)
         parser, first = self._text_parser, len(chunks)
         is_late = bool(self._finish_reason) and not text.isspace()
         if is_late:
@@ -420,11 +413,21 @@ class ChatAssembler:
                 detail = f"The server called {call.name!r}, a tool that was not offered."
                 self._note_once("unoffered_tool", detail, dialect=NATIVE)
 
-    def _with_stripped_messages(self, reply: Reply) -> Reply:
-        """Return the reply, with problems for messages of gpt-oss without their special tokens."""
-        from lmdeck._streaming.stripped_tokens import stripped_messages  # imported late: few answers have any
+    def _without_mark(self, text: str, chunks: list[Chunk]) -> str:
+        """Read the reasoning before LM Studio's mark, and return the text behind it."""
+        from lmdeck._streaming.leftover_tokens import split_reasoning  # imported late: few answers have any
 
-        self._problems += stripped_messages(reply, self._tools)
+        reasoning, rest = split_reasoning(text)
+        if rest != text:
+            self._note_once("token_dropped", MARK_DROPPED)
+            self._read_reasoning(reasoning, chunks)
+        return rest
+
+    def _with_leftovers(self, reply: Reply) -> Reply:
+        """Return the reply, with problems for what the server left of special tokens in the content."""
+        from lmdeck._streaming.leftover_tokens import leftovers
+
+        self._problems += leftovers(reply, self._tools)
         return self.reply()
 
     def _missing_call(self) -> str:
@@ -450,8 +453,6 @@ class ChatAssembler:
         requested, answered = self._requested_model, self._model
         if answered != requested and answered not in self._model_names and not is_same_model(requested, answered):
             self._note_once("model_differs", f"The model {answered} answered instead of {requested}.")
-        if INTERNAL_MARK in reply.content and REASONING_END.search(reply.content):
-            self._note_once("reasoning_unopened", MARK_KEPT)
         has_answer = reply.tool_calls or reply.content
         if reply.reasoning and not has_answer:
             if self._finish_reason == "length":

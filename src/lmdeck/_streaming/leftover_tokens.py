@@ -1,8 +1,10 @@
-"""Find messages of gpt-oss in a text from which the server stripped the special tokens.
+"""Find what the server left of special tokens in the content.
 
-`<|channel|>analysis<|message|>The user …<|end|><|start|>assistant<|channel|>final<|message|>Hello` arrives as
-`analysisThe user …assistantfinalHello`, a call as `commentary to=functions.NAME json{…}`. Such text is reported, not read: a
-stream has returned it before it is certain.
+- LM Studio ends a reasoning with a mark of its own, which it sometimes leaves in the content (mozilla-ai/any-llm #1167).
+- gpt-oss's `<|channel|>analysis<|message|>The user …<|end|><|start|>assistant<|channel|>final<|message|>Hello` arrives without
+  its special tokens as `analysisThe user …assistantfinalHello`, a call as `commentary to=functions.NAME json{…}`.
+
+In a stream, such text is reported, not read: it has been returned before it is certain.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from lmdeck._parsing.offered_tools import OfferedTools
 from lmdeck._responses.json_bodies import DECODE_ERRORS
 from lmdeck.messages import Problem, Reply
 
+REASONING_END = late_pattern(r"__LM_STUDIO_INTERNAL_[A-Z_]{0,60}REASONING_END_[0-9a-f]{1,64}__")
+MARK_KEPT = (
+    "LM Studio left its mark of the end of the reasoning in the content, which had been returned before it came."
+)
 ANALYSIS = "analysis"
 FINAL = late_pattern(r"(?<![\s`(\[{=,“])(?<![\s(\[{=,][\"'])assistantfinal")
 """The header of the answer, directly behind the reasoning; in prose, a space, quotation mark or bracket precedes it."""
@@ -30,9 +36,20 @@ REASONING_KEPT = (
 )
 
 
-def stripped_messages(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Return the reasoning before LM Studio's mark, and the text behind it.
+
+    Without a mark, all is text.
+    """
+    mark = REASONING_END.search(text)
+    return ("", text) if mark is None else (text[: mark.start()], text[mark.end() :])
+
+
+def leftovers(reply: Reply, tools: OfferedTools) -> Iterator[Problem]:
     """Yield a problem for reasoning, and for a call of an offered tool, in the content."""
     text = reply.content
+    if REASONING_END.search(text):
+        yield Problem("reasoning_unopened", MARK_KEPT)
     if text.startswith(ANALYSIS) and text[len(ANALYSIS) :][:1].isupper() and FINAL.search(text):
         yield Problem("reasoning_unopened", REASONING_KEPT, dialect=HARMONY)
     if not reply.tool_calls and (name := _called_tool(text, tools)):
