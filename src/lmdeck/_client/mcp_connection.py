@@ -7,7 +7,6 @@ separate task, and a call waits for the result that this task reports.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
@@ -17,13 +16,21 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from lmdeck._client.mcp_address import ServerAddress
+from lmdeck._client.mcp_failures import (
+    ConnectionLost,
+    Unreachable,
+    describe_failure,
+    is_closed,
+    is_refused,
+    is_timeout,
+    server_words,
+)
 from lmdeck._client.mcp_results import read_tool_result
-from lmdeck.errors import printable
 from lmdeck.tools.tool import ToolFailed
 
 if TYPE_CHECKING:
     import httpx2
-    from mcp import Client, MCPError
+    from mcp import Client
     from mcp.client._transport import ReadStream
     from mcp.shared.message import SessionMessage
     from mcp.types import Tool as ServerTool
@@ -40,18 +47,6 @@ _LOST_SESSION = re.compile(
 )
 _log = logging.getLogger("lmdeck.mcp")
 logging.getLogger("mcp").addHandler(logging.NullHandler())  # mcp logs a traceback for each line that is not a message
-
-
-class Unreachable(Exception):  # internal: translated into a ToolError
-    """A connection could not be opened."""
-
-
-class ConnectionLost(Exception):  # internal: translated into a ToolFailed
-    """A connection broke during a call."""
-
-    def __init__(self, reason: str, *, may_have_started: bool) -> None:
-        super().__init__(reason)
-        self.may_have_started = may_have_started
 
 
 class Connection:
@@ -87,7 +82,7 @@ class Connection:
         """Why the connection is gone."""
         if self._session_is_lost:
             return "the server does not know the session"
-        return "the server closed the connection" if self._error is None else _describe(self._error)
+        return "the server closed the connection" if self._error is None else describe_failure(self._error)
 
     async def open(self) -> list[ServerTool]:
         """Connect, and return the server's tools.
@@ -106,7 +101,7 @@ class Connection:
             self._abort()
             raise
         except Exception as error:
-            raise Unreachable(_describe(error) + self._status_note()) from error
+            raise Unreachable(describe_failure(error) + self._status_note()) from error
 
     async def call(self, name: str, arguments: dict[str, Any]) -> object:
         """Call a tool.
@@ -125,18 +120,18 @@ class Connection:
         try:
             result = await self._client.call_tool(name, arguments, read_timeout_seconds=limit)
         except MCPError as error:
-            if _is_timeout(error):
+            if is_timeout(error):
                 raise ToolFailed(
                     f"The tool {name!r} of the MCP server {self._address.name!r} timed out after {limit:g} s."
                 ) from error
-            if _is_closed(error):
+            if is_closed(error):
                 raise await self._lost(answered) from error
             if self._session_is_lost:
                 raise ConnectionLost(self.reason, may_have_started=False) from error
             if error.code == PARSE_ERROR:
                 raise self._unreadable_result() from error
             raise ToolFailed(
-                f"The MCP server {self._address.name!r} refused the call: {_server_words(error)}{self._status_note()}"
+                f"The MCP server {self._address.name!r} refused the call: {server_words(error)}{self._status_note()}"
             ) from error
         except (OSError, RuntimeError) as error:
             raise await self._lost(answered) from error
@@ -209,7 +204,7 @@ class Connection:
         """
         self._closing.set()
         await self._wait_for_end(CLOSING_SECONDS)
-        was_refused = self._answered == answered and self._error is not None and _is_refused(self._error)
+        was_refused = self._answered == answered and self._error is not None and is_refused(self._error)
         return ConnectionLost(self.reason, may_have_started=not was_refused)
 
     async def _note_answer(self, response: httpx2.Response) -> None:
@@ -247,7 +242,7 @@ class Connection:
             self._error = error
             if not opened.done():
                 opened.set_exception(error)
-            _log.info("The connection to the MCP server %r ended: %s", self._address.name, _describe(error))
+            _log.info("The connection to the MCP server %r ended: %s", self._address.name, describe_failure(error))
         finally:
             self._closing.set()
             if not opened.done():
@@ -287,8 +282,12 @@ class Connection:
 
 
 def _started_process(connecting: Any) -> Any:  # the context manager of a generator; anyio's process or None
-    """Return the process that mcp has started, which it does not tell."""
-    return connecting.gen.ag_frame.f_locals.get("process")
+    """Return the process that mcp has started, from the frame of its generator.
+
+    mcp does not expose it.
+    """
+    frame = getattr(getattr(connecting, "gen", None), "ag_frame", None)
+    return None if frame is None else frame.f_locals.get("process")
 
 
 async def _limit_farewell(request: httpx2.Request) -> None:
@@ -344,66 +343,3 @@ async def _list_tools(client: Client) -> list[ServerTool]:
         if cursor is None:
             return found
     raise Unreachable(f"its list of tools does not end after {len(seen)} pages")
-
-
-def _is_refused(error: BaseException) -> bool:
-    """Whether an error, or every error of a group, means that no connection was made."""
-    import httpx2
-
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_refused, error.exceptions))
-    return isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
-
-
-def _is_timeout(error: MCPError) -> bool:
-    """Whether mcp stopped waiting.
-
-    A server may use the same code for a session that it does not know.
-    """
-    from mcp.types import REQUEST_TIMEOUT
-
-    return error.code == REQUEST_TIMEOUT and error.message.endswith("timed out")
-
-
-def _is_closed(error: MCPError) -> bool:
-    """Whether mcp lost the connection.
-
-    A server may use the same code for any error of its own.
-    """
-    from mcp.types import CONNECTION_CLOSED
-
-    return error.code == CONNECTION_CLOSED and error.message.startswith(("Connection closed", "SSE stream "))
-
-
-def _server_words(error: MCPError) -> str:
-    """Return a server's own message, with the details that it sent as data.
-
-    Source: JSON-RPC 2.0, section 5.1.
-    """
-    data = error.error.data
-    details = (
-        "" if data in (None, "") else f" ({data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)})"
-    )
-    return printable(f"{error.message or f'error {error.code}'}{details}")
-
-
-def _describe(error: BaseException) -> str:
-    """Return a description of an error, or of the first one in a group."""
-    from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
-    from mcp import MCPError
-    from mcp.types import PARSE_ERROR
-
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, Unreachable):
-        return str(error)
-    if isinstance(error, (BrokenResourceError, ClosedResourceError, EndOfStream)) or (
-        isinstance(error, MCPError) and _is_closed(error)
-    ):
-        return "it closed the connection"
-    is_unreadable = isinstance(error, MCPError) and error.code == PARSE_ERROR
-    if is_unreadable or isinstance(error, ValueError):  # the latter is pydantic's
-        return "its answer does not follow the protocol"
-    if isinstance(error, MCPError):
-        return f"it answered with an error: {_server_words(error)}"
-    return f"{type(error).__name__}: {printable(str(error))}"

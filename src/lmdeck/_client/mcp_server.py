@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmdeck._client.mcp_address import ServerAddress
-from lmdeck._client.mcp_connection import Connection, ConnectionLost, Unreachable
+from lmdeck._client.mcp_connection import Connection
+from lmdeck._client.mcp_failures import ConnectionLost, Unreachable
 from lmdeck.errors import ToolError
 from lmdeck.events import ToolServerLost
 from lmdeck.tools.reporting import Report
